@@ -1,0 +1,66 @@
+# `make` lists the targets. Two of them do everything from nothing: `make repro` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+REMOTE ?= minio
+BASE ?= HEAD
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-all lint export diff storage push pull mlflow serve bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One line a try, so that a broken download is tried again and a half-made environment is never taken for a whole one.
+.venv/ready: pyproject.toml constraints.txt
+	@echo "installing into .venv (2 GB, a few minutes the first time) …"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"error: Python {v[0]}.{v[1]} is too old, 3.11 or later is needed; try make PYTHON=python3.11 setup")'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: .venv/ready ## make .venv with pinned packages and fetch the embedded backbone
+	@$(BIN)/finsight backbone
+
+repro: setup ## run the whole pipeline and say what came of it
+	@$(BIN)/dvc repro
+	@$(BIN)/finsight summary
+
+export: setup ## run the pipeline up to the exported, checked bundle
+	@$(BIN)/dvc repro export
+
+test: setup ## the tests, under 20 minutes on two cores
+	@$(BIN)/python -m pytest -m 'not long'
+
+test-all: setup ## the tests and the long ones
+	@$(BIN)/python -m pytest
+
+lint: .venv/ready ## ruff, mypy, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+diff: setup ## parameters and metrics against another revision: make diff BASE=main
+	@$(BIN)/dvc params diff $(BASE)
+	@$(BIN)/dvc metrics diff $(BASE)
+
+storage: setup ## a development S3 server on 127.0.0.1:9000
+	@$(BIN)/finsight storage
+
+push: setup ## send data and models to a DVC remote: make push REMOTE=minio
+	@$(BIN)/finsight push -r $(REMOTE)
+
+pull: setup ## fetch data and models from a DVC remote: make pull REMOTE=minio
+	@$(BIN)/finsight pull -r $(REMOTE)
+
+mlflow: setup ## runs and model versions in the browser
+	@$(BIN)/finsight mlflow
+
+serve: setup ## answer predictions over REST from the exported bundle
+	@$(BIN)/finsight serve
+
+bench: setup ## side-by-side benchmarks, one table each
+	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean: ## remove the pipeline's outputs; the environment, DVC's cache and MLflow's database stay
+	@rm -rf data/raw data/prepared models/checkpoint models/bundle reports/data_docs reports/predictions.parquet reports/registration.json

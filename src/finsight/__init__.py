@@ -1,0 +1,3 @@
+"""FinSight: build, prove, export, register and serve financial-sentiment models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,23 @@
+"""Where the code of a result came from."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def revision(root: Path) -> dict[str, str]:
+    """Tags ``git.commit`` and ``git.dirty``; empty where the folder is no git checkout."""
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    status = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"git.commit": commit, "git.dirty": str(bool(status)).lower()}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

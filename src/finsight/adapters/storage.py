@@ -1,0 +1,83 @@
+"""DVC remotes: the development S3 server, and transfers whose failures are one line."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from finsight.adapters import dvc
+from finsight.errors import FinsightError, ParamsError, UnreachableError
+from finsight.settings import project_root
+
+BUCKET = "finsight"
+
+
+def serve_s3(root: Path, address: str) -> None:
+    """Serve the folders below ``root`` as buckets, with rclone, until interrupted.
+
+    The key is made at the first start and kept for DVC in ``.dvc/config.local``, which git ignores.
+    """
+    rclone = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if rclone is None:
+        raise FinsightError("rclone is not installed; `make setup` installs it, or point the minio remote at a MinIO or S3 of yours")
+    key, secret = _development_key()
+    (root / BUCKET).mkdir(parents=True, exist_ok=True)
+    click.echo(f"S3 on http://{address}, bucket {BUCKET}, key in .dvc/config.local; `make push` and `make pull` use it, Ctrl-C stops it")
+    click.echo("another clone on this machine needs the same .dvc/config.local, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    # The key goes through the environment (where rclone reads CSV): a command line is visible to every user of the machine.
+    environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{key},{secret}"'}
+    done = subprocess.run([rclone, "serve", "s3", "--addr", address, str(root)], env=environment)
+    if done.returncode:
+        raise FinsightError(f"rclone ended with {done.returncode}; is {address} taken? its own message stands above")
+
+
+def _development_key() -> tuple[str, str]:
+    path = Path(".dvc/config.local")
+    section = "'remote \"minio\"'"  # DVC's spelling of the section
+    config = configparser.ConfigParser()
+    config.read(path)
+    if not config.has_option(section, "secret_access_key"):
+        if not config.has_section(section):
+            config.add_section(section)
+        config.set(section, "access_key_id", f"dev{secrets.token_hex(8)}")
+        config.set(section, "secret_access_key", secrets.token_urlsafe(30))
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # where it was there already
+        with path.open("w", encoding="utf-8") as file:
+            config.write(file)
+    return config.get(section, "access_key_id"), config.get(section, "secret_access_key")
+
+
+def transfer(direction: str, remote: str) -> None:
+    """``dvc push`` or ``dvc pull``, after a look whether the remote answers.
+
+    :raises ParamsError: when .dvc/config has no such remote.
+    :raises UnreachableError: when nothing listens at its endpoint.
+    """
+    from dvc.config import Config
+
+    remotes = Config(str(project_root() / ".dvc"))["remote"]
+    if remote not in remotes:
+        raise ParamsError(f"remote {remote!r} is not in .dvc/config (there: {', '.join(sorted(remotes))}); add it with `dvc remote add`")
+    endpoint = remotes[remote].get("endpointurl")
+    if endpoint:
+        parts = urlsplit(endpoint)
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), timeout=5).close()
+        except OSError as error:
+            raise UnreachableError(
+                f"remote {remote} at {endpoint}: {error.strerror or error}; start it (`make storage`) or set its endpointurl"
+            ) from None
+        # rclone answers ranges without the checksums that botocore now asks for by default; MinIO and S3 are indifferent.
+        os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    dvc.run(direction, "-r", remote, cwd=Path.cwd())

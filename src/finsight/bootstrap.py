@@ -1,0 +1,89 @@
+"""The only place that chooses adapters: parameters and settings in, ports out. Adapters are imported when they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finsight.params.file import Params, flatten, load_params
+from finsight.settings import Settings, project_root
+
+if TYPE_CHECKING:
+    from finsight.modeling.backbone import Backbone
+    from finsight.pipeline.tracking import Tracked
+    from finsight.ports import Classifier, CorpusReader, ExperimentTracker, ModelRegistry
+
+__all__ = ["Params", "flatten", "load_params"]
+
+
+def readers(params: Params) -> dict[str, CorpusReader]:
+    """A reader for each corpus that ``ingest.corpora`` names."""
+    from finsight.adapters.csv_corpus import CsvReader
+    from finsight.adapters.phrasebank_corpus import PhraseBankReader
+    from finsight.params.corpora import CsvCorpus
+
+    found: dict[str, CorpusReader] = {}
+    for name in params.ingest.corpora:
+        corpus = params.corpora[name]
+        found[name] = CsvReader(name, corpus) if isinstance(corpus, CsvCorpus) else PhraseBankReader(name, corpus)
+    return found
+
+
+def backbone(params: Params, name: str | None = None) -> Backbone:
+    """The backbone that ``train.backbone`` (or ``name``) names, verified."""
+    from finsight.adapters.backbones import fetch_backbone
+
+    settings = Settings()
+    return fetch_backbone(name or params.train.backbone, params.backbones, settings.cache, settings.s3_endpoint)
+
+
+def tracker(params: Params) -> ExperimentTracker:
+    """MLflow, at the address of the settings."""
+    from finsight.adapters.mlflow_store import MlflowTracker
+
+    return MlflowTracker(Settings().tracking_uri(), params.register_.experiment)
+
+
+def registry(params: Params) -> ModelRegistry:
+    """MLflow's model registry, at the address of the settings."""
+    from finsight.adapters.mlflow_store import MlflowRegistry
+
+    return MlflowRegistry(Settings().tracking_uri(), params.register_.model)
+
+
+def tracked(params: Params) -> Tracked:
+    """An observer that follows a training run in the tracker and survives its outage."""
+    import click
+
+    from finsight.pipeline.tracking import Tracked
+
+    def warn(message: str) -> None:
+        click.secho(f"warning: {message}", fg="yellow", err=True)
+
+    return Tracked(lambda: tracker(params), "train", flatten(params), warn)
+
+
+def checkpoint_classifier(checkpoint: Path, params: Params) -> Classifier:
+    """A checkpoint in fp32, on the device of ``train.device``."""
+    from finsight.adapters.torch_classifier import TorchClassifier
+
+    return TorchClassifier(checkpoint, params.prepare.max_length, params.train.device)
+
+
+def bundle_classifier(bundle: Path, graph: str | None = None) -> Classifier:
+    """One graph of a bundle."""
+    from finsight.adapters.onnx_classifier import OnnxClassifier
+
+    return OnnxClassifier(bundle, graph)
+
+
+def lineage() -> dict[str, str]:
+    """Tags that say where a result came from: the code's revision, the digests in dvc.lock."""
+    from finsight.adapters import dvc, git
+
+    return {**git.revision(Path.cwd()), **dvc.locked(Path("dvc.lock"))}
+
+
+def root() -> Path:
+    """The root of the user's clone."""
+    return project_root()

@@ -1,0 +1,91 @@
+"""The bundle: the folder that is exported, registered and served. Content only, the same bytes for the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finsight.errors import ArtifactError
+from finsight.files import folder_digest, read_json, sha256, write_json
+
+MANIFEST = "bundle.json"
+SCHEMA_VERSION = 1
+
+
+class Manifest(BaseModel):
+    """``bundle.json``.
+
+    :param graphs: format (``onnx-fp32``, …) → file name; the first is the reference.
+    :param files: every other file of the bundle → its SHA-256.
+    :param pad_id: token id that fills short rows; masked, so its value does not move the logits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1]
+    labels: Annotated[list[str], Field(min_length=2)]
+    max_length: Annotated[int, Field(ge=4)]
+    pad_id: int
+    opset: int
+    graphs: Annotated[dict[str, str], Field(min_length=1)]
+    tokenizer: str
+    backbone: str
+    backbone_sha256: str
+    licenses: dict[str, str]
+    metrics: dict[str, float]
+    files: dict[str, str]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``bundle.json`` beside the files it describes."""
+    write_json(folder / MANIFEST, manifest.model_dump())
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Every file of a bundle but its manifest → its SHA-256, sorted by name."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in files}
+
+
+def bundle_digest(folder: Path) -> str:
+    """The one digest that names a bundle: of all its files, the manifest included."""
+    return folder_digest(folder)
+
+
+def read_bundle(folder: Path) -> Manifest:
+    """Check a bundle from end to end and return its manifest; nothing else of it is loaded before that.
+
+    :raises ArtifactError: on an unknown schema version, a file that is missing, unlisted, outside the folder, or whose digest
+        differs, and on a pickle by any name.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no bundle there; `make export` writes it, `dvc pull` fetches it")
+    content = read_json(folder / MANIFEST, "make export")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{folder / MANIFEST}: schema_version is {content.get('schema_version')!r}, this finsight reads {SCHEMA_VERSION}; "
+            "export again or use the finsight that wrote it"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"{folder / MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}; export again") from None
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or (folder / name).is_symlink():
+            raise ArtifactError(f"{folder / MANIFEST}: {name!r} leaves the bundle's folder; don't use this bundle")
+    for name in [*manifest.graphs.values(), manifest.tokenizer]:
+        if name not in manifest.files:
+            raise ArtifactError(f"{folder / MANIFEST}: {name!r} has no digest; don't use this bundle")
+    found = file_digests(folder)
+    if missing := sorted(manifest.files.keys() - found.keys()):
+        raise ArtifactError(f"{folder / missing[0]}: missing, but listed in {MANIFEST}; `dvc pull` or `make export` restores it")
+    if extra := sorted(found.keys() - manifest.files.keys()):
+        raise ArtifactError(f"{folder / extra[0]}: not listed in {MANIFEST}; remove it or export again")
+    for name, digest in manifest.files.items():
+        if found[name] != digest:
+            raise ArtifactError(f"{folder / name}: SHA-256 is {found[name][:12]}…, {MANIFEST} says {digest[:12]}…; don't use this bundle")
+    return manifest

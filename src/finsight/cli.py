@@ -1,0 +1,161 @@
+"""The ``finsight`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from finsight import __version__
+from finsight.command import PATH, edge
+
+BUNDLE = Path("models/bundle")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Build, prove, export, register and serve financial-sentiment models."""
+
+
+@main.command()
+@click.argument("name", required=False)
+@edge
+def backbone(name: str | None) -> None:
+    """Fetch and verify a backbone: NAME, or the one that train.backbone names."""
+    from finsight import bootstrap
+
+    found = bootstrap.backbone(bootstrap.load_params(), name)
+    click.echo(f"{found.name}: {found.folder}, weights {found.digest[:12]}…, licence {found.license}")
+
+
+@main.group()
+def corpus() -> None:
+    """Bring labelled text in."""
+
+
+@corpus.command("add")
+@click.argument("name")
+@click.argument("source", metavar="PATH-OR-URL")
+@click.option("--sha256", help="Digest that a downloaded file must have.")
+@edge
+def corpus_add(name: str, source: str, sha256: str | None) -> None:
+    """Copy or download a corpus to data/external/NAME and put it under DVC."""
+    from finsight.adapters.external import add_corpus, propose
+
+    folder = add_corpus(name, source, sha256)
+    click.echo(f"{folder} is under DVC, and {folder}.dvc is staged in git: commit it, or `dvc exp run --temp` will not see it.")
+    click.echo(propose(name, folder))
+
+
+@main.command()
+@click.argument("texts", nargs=-1)
+@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@edge
+def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bool) -> None:
+    """Label TEXTS, or the lines of standard input, with an exported bundle."""
+    from finsight import bootstrap
+    from finsight.domain.metrics import softmax
+
+    classifier = bootstrap.bundle_classifier(bundle, graph)
+    wanted = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    probs = softmax(classifier.logits(wanted))
+    labels = list(classifier.labels)
+    if not as_json:
+        click.secho(f"{'label':<12}{''.join(f'{label:>12}' for label in labels)}  text", bold=True)
+    for text, row in zip(wanted, probs, strict=True):
+        label = labels[int(row.argmax())]
+        if as_json:
+            probabilities = {name: round(float(p), 6) for name, p in zip(labels, row, strict=True)}
+            click.echo(json.dumps({"text": text, "label": label, "probabilities": probabilities}, ensure_ascii=False))
+        else:
+            click.echo(f"{label:<12}{''.join(f'{p:12.3f}' for p in row)}  {text}")
+
+
+@main.command()
+@click.argument("bundle", type=PATH, default=BUNDLE)
+@edge
+def verify(bundle: Path) -> None:
+    """Recompute every digest of BUNDLE and say what differs."""
+    from finsight.bundle import bundle_digest, read_bundle
+
+    manifest = read_bundle(bundle)
+    click.echo(f"{bundle}: {len(manifest.files)} files match bundle.json; bundle digest {bundle_digest(bundle)}")
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="A table for a README or a pull request.")
+@edge
+def summary(markdown: bool) -> None:
+    """What the last `dvc repro` made, and what to try next."""
+    from finsight.pipeline.summary import as_markdown, as_text, read_summary
+
+    found = read_summary(Path("reports"))
+    click.echo(as_markdown(found) if markdown else as_text(found))
+
+
+@main.command()
+@click.option("--address", default="127.0.0.1:9000", show_default=True)
+@click.option("--root", type=PATH, default=Path(".storage/s3"), show_default=True, help="Folder whose subfolders are the buckets.")
+@edge
+def storage(address: str, root: Path) -> None:
+    """Run a real S3 server on loopback, for development: the `minio` remote of .dvc/config."""
+    from finsight.adapters.storage import serve_s3
+
+    serve_s3(root, address)
+
+
+@main.command()
+@click.option("-r", "--remote", default="minio", show_default=True)
+@edge
+def push(remote: str) -> None:
+    """Send data and models to a DVC remote."""
+    from finsight.adapters.storage import transfer
+
+    transfer("push", remote)
+
+
+@main.command()
+@click.option("-r", "--remote", default="minio", show_default=True)
+@edge
+def pull(remote: str) -> None:
+    """Fetch data and models from a DVC remote."""
+    from finsight.adapters.storage import transfer
+
+    transfer("pull", remote)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5000, show_default=True)
+@edge
+def mlflow(host: str, port: int) -> None:
+    """Show runs and models in the browser: MLflow's own pages over the tracking database of this clone."""
+    import subprocess
+
+    from finsight.settings import Settings
+
+    uri = Settings().tracking_uri()
+    click.echo(f"MLflow on http://{host}:{port} (no login: keep it on this machine), Ctrl-C stops it")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    sys.exit(subprocess.run(command).returncode)
+
+
+@main.command()
+@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True)
+@edge
+def serve(bundle: Path, host: str, port: int) -> None:
+    """Answer predictions over REST from an exported bundle."""
+    from finsight.service.app import run
+
+    run(bundle, host, port)
+
+
+if __name__ == "__main__":
+    main()

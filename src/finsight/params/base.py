@@ -1,0 +1,17 @@
+"""What every section of params.yaml has in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen section; unknown keys and look-alike types ("1" for 1) are refused. No key has a default here: params.yaml is
+    the one place where a value stands, so that DVC sees every one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -1,0 +1,124 @@
+"""params.yaml as a whole: read, checked, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from finsight.errors import ParamsError
+from finsight.params.backbones import BackboneParams
+from finsight.params.base import Section
+from finsight.params.corpora import AnyCorpus
+from finsight.params.evaluate import EvaluateParams
+from finsight.params.export import ExportParams
+from finsight.params.ingest import IngestParams
+from finsight.params.prepare import PrepareParams
+from finsight.params.register import RegisterParams
+from finsight.params.train import TrainParams
+from finsight.params.validate import ValidateParams
+
+
+class Params(Section):
+    """Every section; each stage reads only its own, and all are checked before any stage works."""
+
+    labels: Annotated[list[str], Field(min_length=2)]
+    corpora: dict[str, AnyCorpus]
+    backbones: dict[str, BackboneParams]
+    ingest: IngestParams
+    validate_: ValidateParams = Field(alias="validate")  # BaseModel has a deprecated method of that name
+    prepare: PrepareParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+    register_: RegisterParams = Field(alias="register")  # ABCMeta has a method of that name
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: got {self.labels}, expected each label once")
+        for name in self.ingest.corpora:
+            if name not in self.corpora:
+                raise ValueError(
+                    f"ingest.corpora: {name!r} is not under corpora (there: {', '.join(sorted(self.corpora))}); see `finsight corpus add`"
+                )
+        for name, corpus in self.corpora.items():
+            if outside := sorted(set(corpus.label_map.values()) - set(self.labels)):
+                raise ValueError(f"corpora.{name}.label_map: {outside} are not in labels {self.labels}")
+            if corpus.format == "phrasebank" and corpus.split == "finbert" and corpus.agreement != 50:
+                raise ValueError(f"corpora.{name}.split: finbert is defined on agreement 50, got {corpus.agreement}")
+        if ungated := [f for f in self.export.formats if f not in self.export.gates]:
+            raise ValueError(f"export.gates: no limits for {ungated}")
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read params.yaml as YAML 1.2, as DVC does (PyYAML reads ``2e-5`` as a string).
+
+    :raises ParamsError: on the first key that is unknown, missing, of the wrong type or in contradiction to another.
+    """
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run from the project's root") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise ParamsError(f"{path}: got {type(content).__name__}, expected a mapping of sections")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as invalid:
+        errors = invalid.errors()
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise ParamsError(f"{path}: {_describe(errors[0])}{more}") from None
+
+
+def _describe(error: ErrorDetails) -> str:
+    # Pydantic puts a union's tag into the path of an error; it is no key of the file.
+    keys = [part for i, part in enumerate(error["loc"]) if not (i == 2 and error["loc"][0] == "corpora")]
+    path = ".".join(str(k) for k in keys)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key; allowed: {', '.join(_allowed(error['loc']))}"
+    if error["type"] == "missing":
+        return f"{path}: missing; see the comments in the project's own params.yaml"
+    if error["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: got {error['input']!r}; {message[:1].lower()}{message[1:]}"
+
+
+def _allowed(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section of an unknown key does know, looked up in the JSON schema."""
+    schema = Params.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location[:-1]:
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+        else:
+            node = node.get("properties", {}).get(part) or node["additionalProperties"]
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return sorted(node["properties"])
+
+
+def flatten(params: Params) -> dict[str, str]:
+    """Dotted keys and values, for a tracker; of the corpora and backbones only those in use."""
+    content = params.model_dump(by_alias=True)
+    content["corpora"] = {name: content["corpora"][name] for name in params.ingest.corpora}
+    content["backbones"] = {name: b for name, b in content["backbones"].items() if name == params.train.backbone}
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = str(value)
+
+    walk("", content)
+    return flat

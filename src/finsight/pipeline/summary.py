@@ -1,0 +1,73 @@
+"""What a finished pipeline says to the person who ran it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from finsight.files import read_json
+
+NEXT = (
+    ('.venv/bin/finsight predict "Net loss narrowed to EUR 1.2 mn from EUR 9.4 mn"', "try the model"),
+    (".venv/bin/dvc exp run -S train.lr=3.0e-5", "an experiment; then `.venv/bin/dvc exp show`"),
+    ("make mlflow", "runs and model versions in the browser"),
+)
+
+
+def read_summary(reports: Path) -> dict[str, Any]:
+    """The reports of every stage by name.
+
+    :raises ArtifactError: when a stage has not written its report yet.
+    """
+    names = ("prepare", "train", "metrics", "export", "registration")
+    return {name: read_json(reports / f"{name}.json", "make repro") for name in names}
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """A screen for the terminal."""
+    metrics, export, registration = found["metrics"], found["export"], found["registration"]
+    lines = [
+        "",
+        f"  test accuracy   {_interval(metrics, 'accuracy')}   on {metrics['n']} rows",
+        f"  test macro-F1   {_interval(metrics, 'macro_f1')}",
+    ]
+    for name, m in export["formats"].items():
+        lines.append(
+            f"  {name:<15} {m['bytes'] / 1e6:5.1f} MB, {m['texts_per_second']:,.0f} texts/s, {m['single_text_p50_ms']:.1f} ms for one, "
+            f"{m['label_flip_rate']:.2%} of labels differ from the checkpoint"
+        )
+    lines += [f"  registered      {_registered(registration)}", "", "  next:"]
+    width = max(len(command) for command, _ in NEXT)
+    lines += [f"    {command:<{width}}   {why}" for command, why in NEXT]
+    return "\n".join([*lines, ""])
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """The results table of the README."""
+    metrics, train = found["metrics"], found["train"]
+    corpora = " + ".join(sorted(found["prepare"]["corpora"]))
+    lines = [
+        "| corpus | backbone | test rows | accuracy (95 % interval) | macro-F1 (95 % interval) | MCC | ECE |",
+        "|---|---|---|---|---|---|---|",
+        f"| {corpora} | {train['backbone']['name']} | {metrics['n']} | {_interval(metrics, 'accuracy')} | {_interval(metrics, 'macro_f1')} "
+        f"| {metrics['mcc']:.3f} | {metrics['ece']:.3f} |",
+        "",
+        "| bundle | size | texts/s | one text | largest probability difference | labels that differ |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, m in found["export"]["formats"].items():
+        lines.append(
+            f"| {name} | {m['bytes'] / 1e6:.1f} MB | {m['texts_per_second']:,.0f} | {m['single_text_p50_ms']:.1f} ms "
+            f"| {m['max_abs_diff']:.1e} | {m['label_flip_rate']:.2%} |"
+        )
+    return "\n".join(lines)
+
+
+def _interval(metrics: dict[str, Any], name: str) -> str:
+    return f"{metrics[name]:.3f} ({metrics[f'{name}_low']:.3f}–{metrics[f'{name}_high']:.3f})"
+
+
+def _registered(registration: dict[str, Any]) -> str:
+    if registration["version"] is None:
+        return f"run {registration['run']}, no version: this was experiment {registration.get('experiment')}"
+    return f"{registration['model']} version {registration['version']}, {', '.join(registration['aliases'])}"

@@ -1,0 +1,93 @@
+"""What the use cases ask of the outside world. Adapters stand in finsight.adapters; bootstrap chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsight.domain.records import Example, Rejection
+
+
+class CorpusReader(Protocol):
+    """Reads one labelled corpus."""
+
+    def read(self) -> Iterator[Example | Rejection]:
+        """Each row in the order of the files: an example, or the reason why it is none.
+
+        :raises DataError: when a file is missing, in another encoding or not of the format.
+        """
+        ...
+
+
+class Classifier(Protocol):
+    """Scores texts. Torch and ONNX Runtime adapters pass one contract suite, which is the export parity test too."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Label names in the order of the logits."""
+        ...
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Logits (n, k), rows in the order of ``texts``; (0, k) for none."""
+        ...
+
+
+class ExperimentTracker(Protocol):
+    """Keeps runs: parameters, metrics by step, tags, files."""
+
+    def find(self, tags: Mapping[str, str]) -> str | None:
+        """The newest finished run that carries all these tags."""
+        ...
+
+    def start(self, name: str, params: Mapping[str, str]) -> str:
+        """Open a run and return its id.
+
+        :raises UnreachableError: when the tracker does not answer; so do all methods.
+        """
+        ...
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Add a point to each named metric."""
+        ...
+
+    def log_files(self, run: str, paths: Sequence[Path], folder: str) -> None:
+        """Upload files, and folders with all they hold, below ``folder`` of the run's artifacts."""
+        ...
+
+    def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
+        """Tag the run and close it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version in the registry, the bundle it holds, the run it came from."""
+
+    number: int
+    bundle_digest: str
+    run: str
+    aliases: frozenset[str]
+
+
+class ModelRegistry(Protocol):
+    """Keeps versions of one named model, and the aliases that point to them."""
+
+    def versions(self) -> list[ModelVersion]:
+        """Every version, oldest first.
+
+        :raises UnreachableError: when the registry does not answer; so do all methods.
+        """
+        ...
+
+    def create(self, run: str, artifact: str, bundle_digest: str, tags: Mapping[str, str]) -> ModelVersion:
+        """A new version of the bundle that lies at ``artifact`` among the run's artifacts."""
+        ...
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Let an alias point to a version, and to no other."""
+        ...

@@ -1,0 +1,64 @@
+"""What differs between machines and must not be in git: places, addresses, secrets. Read from the environment only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Each of these libraries reports usage unless told not to; docs/privacy.md lists them.
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # The hub is asked only by adapters/backbones.py, and only for a hub id that params.yaml names.
+    "HF_HUB_OFFLINE": "1",
+    # Forked tokenizer threads warn on every subprocess otherwise.
+    "TOKENIZERS_PARALLELISM": "true",
+}
+
+
+def quiet() -> None:
+    """Switch off usage statistics and silent downloads of the libraries we call; what the user has set stays."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The root of the user's clone: the nearest folder upwards that holds ``dvc.yaml``.
+
+    ``dvc exp run --temp`` works in a copy below ``.dvc/tmp/``; the copy's owner is returned then, because the
+    environment, the tracking database and the caches stand there.
+    """
+    here = (start or Path.cwd()).resolve()
+    parts = here.parts
+    for i in range(len(parts) - 1):
+        if parts[i : i + 2] == (".dvc", "tmp"):
+            return Path(*parts[:i])
+    return next((p for p in (here, *here.parents) if (p / "dvc.yaml").is_file()), here)
+
+
+class Settings(BaseSettings):
+    """Environment variables, each with its embedded default."""
+
+    model_config = SettingsConfigDict(env_prefix="FINSIGHT_", extra="ignore")
+
+    cache: Path = Field(default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "finsight")
+    """Verified backbones; shared by every clone on the machine."""
+
+    mlflow_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    """MLflow server or database; SQLite in the clone's root when unset."""
+
+    s3_endpoint: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL")
+    """S3-compatible endpoint for ``s3://`` backbones and corpora; AWS when unset."""
+
+    api_key: SecretStr | None = None
+    """Key that the service asks for; one is made at start and printed once when unset."""
+
+    def tracking_uri(self) -> str:
+        """The MLflow address in use."""
+        return self.mlflow_uri or f"sqlite:///{project_root() / 'mlflow.db'}"

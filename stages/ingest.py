@@ -1,0 +1,25 @@
+"""Read the corpora that ingest.corpora names into one table; set unfit rows aside with their reasons."""
+
+from pathlib import Path
+
+import click
+
+from finsight.command import PATH, edge
+
+
+@click.command(help=__doc__)
+@click.option("--corpus", type=PATH, required=True, help="Parquet file to write: the usable rows.")
+@click.option("--quarantine", type=PATH, required=True, help="Parquet file to write: the rejected rows.")
+@click.option("--report", type=PATH, required=True, help="JSON file to write: counts.")
+@edge
+def main(corpus: Path, quarantine: Path, report: Path) -> None:
+    from finsight import bootstrap
+    from finsight.pipeline.ingest import ingest
+
+    params = bootstrap.load_params()
+    found = ingest(bootstrap.readers(params), params.labels, params.ingest, corpus, quarantine, report)
+    click.echo(f"{found['rows']} rows of {', '.join(found['corpora'])}, {found['quarantined']} quarantined")
+
+
+if __name__ == "__main__":
+    main()

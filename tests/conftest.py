@@ -1,0 +1,179 @@
+"""What many tests share: a tiny random backbone, a small corpus, a project folder to run stages in."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from finsight.settings import quiet
+
+pytest_plugins = ["servers"]
+
+REPO = Path(__file__).resolve().parents[1]
+LABELS = ["negative", "neutral", "positive"]
+quiet()
+
+
+def starter_rows(n: int) -> list[dict[str, str]]:
+    """The first n / files rows of each starter file, so that every label and style occurs."""
+    rows: list[dict[str, str]] = []
+    files = sorted((REPO / "data/starter").glob("*.csv"))
+    for path in files:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += list(csv.DictReader(file))[: n // len(files)]
+    return rows
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 0.2 M parameters with a word-piece tokenizer of the starter corpus: real files, no download."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("backbone") / "tiny"
+    words = BertWordPieceTokenizer(lowercase=True)
+    words.train_from_iterator([row["text"] for row in starter_rows(2400)], vocab_size=2000, show_progress=False)
+    cls, sep = words.token_to_id("[CLS]"), words.token_to_id("[SEP]")
+    words._tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, **special)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **shape)).save_pretrained(folder)
+    return folder
+
+
+@dataclass
+class Project:
+    """A folder with its own params.yaml and data, in which the repository's stages run."""
+
+    root: Path
+    backbone: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def set(self, **changes: Any) -> None:
+        """Change params by dotted key, dots written as ``__``."""
+        yaml = YAML()
+        path = self.root / "params.yaml"
+        content = yaml.load(path.read_text())
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            section = content
+            for name in parents:
+                section = section.setdefault(name, {})
+            section[last] = value
+        with path.open("w") as file:
+            yaml.dump(content, file)
+
+    def command(self, stage: str) -> list[str]:
+        """The stage's command line, as dvc.yaml has it."""
+        stages = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
+        return [sys.executable, *(str(REPO / "stages" / f"{stage}.py"), *stages[stage]["cmd"].split()[2:])]
+
+    def start(self, stage: str, **kwargs: Any) -> subprocess.Popen[str]:
+        environment = {**os.environ, **self.env}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(self.command(stage), cwd=self.root, env=environment, text=True, **{**pipes, **kwargs})
+
+    def run(self, *stages: str) -> None:
+        """Run stages that must succeed."""
+        for stage in stages:
+            with self.start(stage) as process:
+                out, err = process.communicate()
+            assert process.returncode == 0, f"{stage}: {out[-2000:]}{err[-2000:]}"
+
+    def fail(self, stage: str) -> str:
+        """Run a stage that must fail; return its one line."""
+        with self.start(stage) as process:
+            out, err = process.communicate()
+        assert process.returncode == 1, f"{stage} ended with {process.returncode}: {out[-2000:]}{err[-2000:]}"
+        assert "Traceback" not in err, err
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, err
+        return errors[0]
+
+    def json(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.root / "reports" / name).read_text())
+        return content
+
+
+STAGES = ("ingest", "validate", "prepare", "train", "evaluate", "export", "register")
+# A random model is never sure of anything: int8 moves its argmax freely. The real limits are tested on the real backbone.
+LOOSE_INT8 = {"onnx-fp32": {"max_abs_diff": 1e-4, "label_flip_rate": 0.0}, "onnx-int8": {"max_abs_diff": 0.5, "label_flip_rate": 0.6}}
+
+
+@pytest.fixture(scope="session")
+def make_project(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
+    """A fresh project on 240 starter rows and the tiny backbone, one epoch."""
+
+    def make(name: str) -> Project:
+        root = tmp_path_factory.mktemp(name)
+        shutil.copy(REPO / "params.yaml", root)
+        shutil.copy(REPO / "dvc.yaml", root)
+        write_csv(root / "data/starter/rows.csv", starter_rows(240))
+        project = Project(
+            root, tiny_backbone, {"FINSIGHT_CACHE": str(root / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
+        )
+        project.set(train__backbone=str(tiny_backbone), train__epochs=1, train__lr=0.01, export__gates=LOOSE_INT8)
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_project: Callable[[str], Project]) -> Project:
+    """A project in which every stage has run; tests read it and change nothing."""
+    project = make_project("finished")
+    project.run(*STAGES)
+    return project
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Project], Project]:
+    """A private copy of a project, to be changed."""
+
+    def copy(project: Project) -> Project:
+        root = tmp_path / "project"
+        shutil.copytree(project.root, root)
+        env = {**project.env, "FINSIGHT_CACHE": str(root / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
+        return Project(root, project.backbone, env)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def phrasebank() -> Path:
+    """The official PhraseBank files, where they are at hand (FINSIGHT_PHRASEBANK, or beside the project)."""
+    folder = Path(os.environ.get("FINSIGHT_PHRASEBANK", REPO.parent / "shared/data/phrasebank"))
+    if not folder.is_dir():
+        pytest.skip("the Financial PhraseBank is not at hand: set FINSIGHT_PHRASEBANK to the folder of its official files")
+    return folder
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

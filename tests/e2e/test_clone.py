@@ -1,0 +1,266 @@
+"""A fresh clone, the real `dvc`, and what a DVC user does with them. The backbone is tiny, everything else is real."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conftest import LOOSE_INT8, REPO, Project, starter_rows, write_csv
+from servers import free_port, wait_for
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Clone:
+    root: Path
+    env: dict[str, str]
+
+    def __call__(self, *command: str, ok: bool = True) -> str:
+        """Run a command in the clone; what it printed."""
+        done = subprocess.run(command, cwd=self.root, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert (done.returncode == 0) == ok, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}"
+        return done.stdout
+
+    def ran(self, output: str) -> list[str]:
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def environment(root: Path) -> dict[str, str]:
+    # The environment is found on the PATH, as where a container brings it; `.venv` beside the clone is the other way.
+    mine = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "FINSIGHT_CACHE": str(root / ".cache"), "GIT_CONFIG_GLOBAL": os.devnull}
+    who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", "t"), ("EMAIL", "t@example.org"))}
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_", "AWS_"))} | mine | who
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Clone:
+    """The tree as it stands, as a repository of its own, with 240 rows and the tiny backbone, reproduced and committed."""
+    root = tmp_path_factory.mktemp("clone") / "finsight"
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(None, names.split("\0")):
+        if ((REPO / name).is_file() and not name.startswith(("data/starter/", "data/external/"))) or name == "data/external/README.md":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, root / name)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    write_csv(root / "data/starter/rows.csv", starter_rows(240))
+    Project(root, tiny_backbone).set(train__backbone=str(tiny_backbone), train__epochs=1, train__lr=0.01, export__gates=LOOSE_INT8)
+    run = Clone(root, environment(root))
+    run("git", "init", "-q", "-b", "main")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "first")
+    output = run("dvc", "repro")
+    assert run.ran(output) == ["ingest", "validate", "prepare", "train", "evaluate", "export", "register"]
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "reproduced")
+    return run
+
+
+def test_a_second_repro_runs_register_only_and_changes_nothing(clone: Clone) -> None:
+    before = [(clone.root / name).read_bytes() for name in ("dvc.lock", "reports/registration.json")]
+    assert clone.ran(clone("dvc", "repro")) == ["register"]
+    assert [(clone.root / name).read_bytes() for name in ("dvc.lock", "reports/registration.json")] == before
+    assert clone("git", "status", "--porcelain") == ""
+
+
+def test_status_names_register_alone(clone: Clone) -> None:
+    assert clone("dvc", "status", "--json").strip() == '{"register": ["always changed"]}'
+
+
+def test_what_dvc_users_look_at(clone: Clone) -> None:
+    assert "register" in clone("dvc", "dag")
+    metrics = json.loads(clone("dvc", "metrics", "show", "--json"))
+    assert metrics[""]["data"]["reports/metrics.json"]["data"]["n"] == 48
+    page = clone("dvc", "plots", "show").strip()
+    assert "Loss by epoch" in Path(page.removeprefix("file://")).read_text()
+    assert "Confusion matrix" in Path(page.removeprefix("file://")).read_text()
+
+
+def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clone) -> None:
+    try:
+        output = clone("dvc", "exp", "run", "-n", "slow", "-S", "train.lr=3e-5")
+        assert clone.ran(output) == ["train", "evaluate", "export", "register"]
+        registration = json.loads((clone.root / "reports/registration.json").read_text())
+        assert (registration["version"], registration["experiment"]) == (None, "slow")
+        assert "slow" in clone("dvc", "exp", "show", "--csv")
+        assert json.loads(clone("dvc", "params", "diff", "--json"))["params.yaml"]["train.lr"] == {
+            "old": 0.01,
+            "new": 3e-05,
+            "diff": 3e-05 - 0.01,
+        }
+        assert "reports/metrics.json" in clone("dvc", "metrics", "diff", "--json", "HEAD")
+        clone("git", "reset", "-q", "--hard")
+        clone("dvc", "checkout", "-q")
+        clone("dvc", "exp", "apply", "slow")
+        assert "lr: 3e-05" in (clone.root / "params.yaml").read_text()
+        assert clone.ran(clone("dvc", "repro")) == ["register"]
+        registration = json.loads((clone.root / "reports/registration.json").read_text())
+        assert (registration["version"], registration["aliases"]) == (2, ["challenger"])
+    finally:
+        clone("git", "reset", "-q", "--hard")
+        clone("dvc", "checkout", "-q")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("+train.learnin_rate=1", "error: params.yaml: train.learnin_rate: unknown key"),
+        ("train.epochs=many", "error: params.yaml: train.epochs: got 'many'"),
+        ("train.backbone=/no/such/folder", "error: train.backbone: /no/such/folder is no folder"),
+        ("ingest.corpora=[nosuch]", "error: params.yaml: ingest.corpora: 'nosuch' is not under corpora"),
+    ],
+)
+def test_a_wrong_parameter_ends_a_temporary_experiment_in_one_line(clone: Clone, change: str, says: str) -> None:
+    output = clone("dvc", "exp", "run", "--temp", "-S", change, ok=False)
+    assert says in output
+    assert "Traceback" not in output
+    assert clone("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_temporary_experiment_leaves_the_workspace_alone_and_logs_to_the_clones_mlflow(clone: Clone) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{clone.root}/mlflow.db")
+    experiment = client.get_experiment_by_name("finsight")
+    assert experiment is not None
+    before = len(client.search_runs([experiment.experiment_id]))
+    clone("dvc", "exp", "run", "--temp", "-n", "apart", "-S", "train.seed=7")
+    assert clone("git", "status", "--porcelain") == ""
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == before + 1
+    assert runs[0].data.params["train.seed"] == "7"
+    assert str(runs[0].info.artifact_uri).startswith(f"file://{clone.root}/mlruns/")
+
+
+def test_a_repro_killed_in_the_middle_is_simply_run_again(clone: Clone) -> None:
+    try:
+        Project(clone.root, Path()).set(train__seed=11)
+        with subprocess.Popen(
+            ["dvc", "repro"], cwd=clone.root, env=clone.env, text=True, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("Running stage 'train'"):
+                    break
+            time.sleep(4)
+            os.killpg(process.pid, signal.SIGKILL)
+        output = clone("dvc", "repro")
+        assert clone.ran(output) == ["train", "evaluate", "export", "register"]
+    finally:
+        clone("git", "reset", "-q", "--hard")
+        clone("dvc", "checkout", "-q")
+
+
+def test_the_code_of_a_stage_is_its_dependency(clone: Clone) -> None:
+    path = clone.root / "src/finsight/pipeline/evaluate.py"
+    try:
+        path.write_text(path.read_text() + "\n# changed\n")
+        status = json.loads(clone("dvc", "status", "--json"))
+        assert set(status) == {"evaluate", "register"}
+    finally:
+        clone("git", "checkout", "-q", "src")
+
+
+@pytest.fixture
+def storage(clone: Clone) -> Iterator[Clone]:
+    """The development S3 server of `make storage`, on a free port."""
+    address = f"127.0.0.1:{free_port()}"
+    clone("dvc", "remote", "modify", "--local", "minio", "endpointurl", f"http://{address}")
+    process = subprocess.Popen(["finsight", "storage", "--address", address], cwd=clone.root, env=clone.env, start_new_session=True)
+    try:
+        wait_for(f"http://{address}", process)
+        yield clone
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def test_push_fresh_clone_pull(storage: Clone, tmp_path: Path) -> None:
+    assert (storage.root / ".dvc/config.local").stat().st_mode & 0o077 == 0
+    storage("finsight", "push")
+    root = tmp_path / "second"
+    storage("git", "clone", "-q", str(storage.root), str(root))
+    second = Clone(root, environment(root))
+    assert "remote minio" in second("finsight", "pull", ok=False), "without config.local the endpoint is the default one"
+    shutil.copy(storage.root / ".dvc/config.local", root / ".dvc/config.local")
+    second("finsight", "pull")
+    assert second("dvc", "status", "--json").strip() == '{"register": ["always changed"]}'
+    for name in (
+        "models/bundle/bundle.json",
+        "models/checkpoint/model.safetensors",
+        "reports/predictions.parquet",
+        "reports/registration.json",
+    ):
+        assert (root / name).read_bytes() == (storage.root / name).read_bytes()
+    assert "files match bundle.json" in second("finsight", "verify")
+    assert second("git", "status", "--porcelain") == ""
+
+
+def test_a_wrong_secret_is_said(storage: Clone) -> None:
+    wrong = Clone(storage.root, {**storage.env, "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"})
+    local = storage.root / ".dvc/config.local"
+    kept = local.read_text()
+    try:
+        local.write_text("\n".join(line for line in kept.splitlines() if "access_key" not in line) + "\n")
+        output = wrong("finsight", "push", ok=False)
+        assert "Traceback" not in output
+        assert "error: `dvc push -r minio` failed" in output
+        assert "nothing" not in output.replace("nothing was", "")
+    finally:
+        local.write_text(kept)
+
+
+def test_a_corpus_comes_in_and_is_used(clone: Clone, tmp_path: Path) -> None:
+    rows = [{"headline": row["text"], "mood": row["label"]} for row in starter_rows(160)]
+    source = write_csv(tmp_path / "mine.csv", rows)
+    try:
+        output = clone("finsight", "corpus", "add", "mine", str(source))
+        assert "data/external/mine.dvc is staged in git: commit it" in output
+        assert "text: headline   # columns here: headline, mood" in output
+        assert "A  data/external/mine.dvc" in clone("git", "status", "--porcelain")
+        again = clone("finsight", "corpus", "add", "mine", str(source), ok=False)
+        assert "error: data/external/mine: is there already" in again
+        corpus = {"path": "data/external/mine", "format": "csv", "text": "headline", "label": "mood", "license": "CC0-1.0"}
+        Project(clone.root, Path()).set(corpora__mine=corpus)
+        clone("git", "add", "-A")
+        clone("git", "commit", "-qm", "a corpus")
+        clone("dvc", "exp", "run", "--temp", "-n", "mine", "-S", "ingest.corpora=[mine]")
+        diff = json.loads(clone("dvc", "metrics", "diff", "--json", "HEAD", "mine"))
+        assert diff["reports/metrics.json"]["n"] == {"old": 48, "new": 32, "diff": -16}
+    finally:
+        clone("git", "reset", "-q", "--hard", "HEAD")
+
+
+def test_a_corpus_is_downloaded_and_its_digest_checked(clone: Clone, tmp_path: Path) -> None:
+    import hashlib
+    import http.server
+    import threading
+    from functools import partial
+
+    write_csv(tmp_path / "served/rows.csv", starter_rows(16))
+    digest = hashlib.sha256((tmp_path / "served/rows.csv").read_bytes()).hexdigest()
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path / "served")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        assert "404" in clone("finsight", "corpus", "add", "gone", f"{url}/none.csv", ok=False)
+        assert "expected 000" in clone("finsight", "corpus", "add", "bad", f"{url}/rows.csv", "--sha256", "0" * 64, ok=False)
+        assert not (clone.root / "data/external/bad").exists()
+        clone("finsight", "corpus", "add", "good", f"{url}/rows.csv", "--sha256", digest)
+        assert (clone.root / "data/external/good/rows.csv").is_file()
+    finally:
+        server.shutdown()
+        server.server_close()
+        clone("git", "reset", "-q", "--hard")

@@ -1,0 +1,98 @@
+"""The service over HTTP, as a client sees it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from conftest import Project
+from servers import free_port, wait_for
+
+KEY = "a-key-for-tests"
+
+
+@pytest.fixture(scope="module")
+def client(finished: Project) -> Iterator[httpx.Client]:
+    port = free_port()
+    command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=finished.root, env={**os.environ, "FINSIGHT_API_KEY": KEY}, stdout=subprocess.PIPE)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz", process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as opened:
+            yield opened
+    finally:
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+        assert KEY.encode() not in out
+
+
+def test_alive_and_ready(client: httpx.Client) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_predictions_come_in_order_and_sum_to_one(client: httpx.Client) -> None:
+    answer = client.post("/v1/predict", json={"texts": ["Profit rose", "Profit fell"]}, headers={"X-API-Key": KEY})
+    assert answer.status_code == 200
+    predictions = answer.json()["predictions"]
+    assert len(predictions) == 2
+    for prediction in predictions:
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+        assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": ""}])
+def test_without_the_key_there_is_no_answer(client: httpx.Client, headers: dict[str, str]) -> None:
+    answer = client.post("/v1/predict", json={"texts": ["x"]}, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"texts": []},
+        {"texts": "x"},
+        {"texts": [1]},
+        {"texts": ["x"] * 257},
+        {"texts": ["x" * 10_001]},
+        {"texts": ["x"], "path": "/etc/passwd"},
+    ],
+)
+def test_what_is_no_request_is_a_problem_document(client: httpx.Client, body: dict[str, object]) -> None:
+    answer = client.post("/v1/predict", json=body, headers={"X-API-Key": KEY})
+    assert answer.status_code == 422
+    assert answer.json()["status"] == 422
+    assert answer.json()["detail"].startswith("body.")
+
+
+def test_an_unknown_route_is_a_problem_document(client: httpx.Client) -> None:
+    assert client.get("/nothing").json() == {"type": "about:blank", "status": 404, "detail": "Not Found"}
+
+
+def test_a_tampered_bundle_is_not_served(finished: Project, tmp_path) -> None:
+    import shutil
+
+    shutil.copytree(finished.root / "models/bundle", tmp_path / "models/bundle")
+    path = tmp_path / "models/bundle/tokenizer.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    done = subprocess.run([sys.executable, "-m", "finsight.cli", "serve"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: models/bundle/tokenizer.json: SHA-256 is")
+
+
+def test_without_a_key_of_ones_own_one_is_made_and_shown_once(finished: Project) -> None:
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k != "FINSIGHT_API_KEY"} | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=finished.root, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        key = process.stdout.readline().split()[4]
+        wait_for(f"http://127.0.0.1:{port}/readyz", process)  # type: ignore[arg-type]
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/predict", json={"texts": ["x"]}, headers={"X-API-Key": key})
+        process.terminate()
+    assert answer.status_code == 200

@@ -1,0 +1,84 @@
+"""The house: what a stage depends on stands in dvc.yaml, scripts stay thin, help comes fast, nothing names a pickle."""
+
+import ast
+import subprocess
+import sys
+import time
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+from conftest import REPO, STAGES
+
+PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())
+# The adapters that shape a stage's output, beside the use case itself.
+SHAPING = {
+    "ingest": ["finsight.adapters.csv_corpus", "finsight.adapters.phrasebank_corpus"],
+    "evaluate": ["finsight.adapters.torch_classifier"],
+    "export": ["finsight.adapters.torch_classifier", "finsight.adapters.onnx_classifier"],
+}
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("finsight", exclude_type_checking_imports=True, cache_dir=None)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_import_closure_of_the_use_case(stage: str, imports: grimp.ImportGraph) -> None:
+    roots = [f"finsight.pipeline.{stage}", *SHAPING.get(stage, [])]
+    modules = {m for root in roots for m in {root, *imports.find_upstream_modules(root)}}
+    files = {f"src/{m.replace('.', '/')}.py" for m in modules} | {f"stages/{stage}.py"}
+    listed = {d for d in PIPELINE["stages"][stage]["deps"] if d.startswith(("src/", "stages/"))}
+    assert sorted(listed) == sorted(files)
+
+
+def test_every_parameter_section_is_watched_by_the_stage_that_reads_it() -> None:
+    params = YAML(typ="safe").load((REPO / "params.yaml").read_text())
+    watched = {p.split(".")[0] for stage in PIPELINE["stages"].values() for p in stage["params"]}
+    assert watched == set(params)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_script_is_thin(stage: str) -> None:
+    text = (REPO / "stages" / f"{stage}.py").read_text()
+    tree = ast.parse(text)
+    assert 20 <= text.count("\n") <= 50
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    assert [f.name for f in functions] == ["main"]
+    assert not [n for n in ast.walk(tree) if isinstance(n, (ast.While, ast.Try, ast.ClassDef))]
+    imported = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    assert imported <= {"finsight", "pathlib"}
+
+
+@pytest.mark.parametrize("command", [*(f"stages/{s}.py" for s in STAGES), "-mfinsight.cli"])
+def test_help_answers_in_well_under_a_second(command: str) -> None:
+    # The best of three: the machines are shared.
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, command, "--help"], cwd=REPO, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - started)
+        assert done.returncode == 0
+    assert min(seconds) < 1.0
+
+
+def test_nothing_pickled_is_loaded() -> None:
+    for path in [*(REPO / "src").rglob("*.py"), *(REPO / "stages").rglob("*.py")]:
+        text = path.read_text()
+        for word in ("import pickle", "cloudpickle", "joblib", "torch.load(", "allow_pickle=True", "trust_remote_code=True"):
+            assert word not in text, f"{path}: {word}"
+
+
+def test_the_makefile_lists_its_targets() -> None:
+    done = subprocess.run(["make"], cwd=REPO, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+    wanted = "setup repro test test-all lint export diff storage push pull mlflow serve bench clean"
+    assert set(wanted.split()) <= listed
+
+
+def test_every_pin_is_exact() -> None:
+    lines = [line for line in (REPO / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all("==" in line and "+" not in line for line in lines)
+    assert "torch==2.13.0" in lines

@@ -1,0 +1,300 @@
+"""Each stage as a process of its own: what it writes, that it repeats itself, that a kill does no harm."""
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from conftest import REPO, STAGES, Project, starter_rows, write_csv
+
+PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
+# What differs from run to run by its nature: speeds and times.
+TIMED = {"seconds", "rows_per_second", "texts_per_second", "single_text_p50_ms"}
+
+
+def outs(stage: str) -> list[str]:
+    return [out if isinstance(out, str) else next(iter(out)) for out in PIPELINE[stage]["outs"]]
+
+
+def untimed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: untimed(v) for k, v in value.items() if k not in TIMED}
+    return value
+
+
+def fingerprint(project: Project, stage: str) -> dict[str, str]:
+    """Digest of every file that a stage wrote; JSON without its times, and only the existence of Data Docs, which bear a date."""
+    found: dict[str, str] = {}
+    for out in outs(stage):
+        path = project.root / out
+        assert path.exists(), out
+        for file in sorted(p for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file()):
+            name = file.relative_to(project.root).as_posix()
+            if "data_docs" in name:
+                name = f"{out}/…/{file.suffix}"
+                content = b""
+            elif file.suffix == ".json" and name.startswith("reports/"):
+                content = json.dumps(untimed(json.loads(file.read_text()))).encode()
+            else:
+                content = file.read_bytes()
+            found[name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def test_the_corpus_table_has_what_the_stages_need(finished: Project) -> None:
+    table = pq.read_table(finished.root / "data/raw/corpus.parquet")
+    assert table.column_names == ["id", "hash", "text", "label", "corpus", "split", "agreement"]
+    assert table.num_rows == 240
+    assert table["id"][0].as_py() == "starter/rows.csv:2"
+    assert pq.read_table(finished.root / "data/raw/quarantine.parquet").num_rows == 0
+
+
+def test_prepared_splits_add_up_and_carry_their_tokens(finished: Project) -> None:
+    tables = {s: pq.read_table(finished.root / f"data/prepared/{s}.parquet") for s in ("train", "validation", "test")}
+    assert sum(t.num_rows for t in tables.values()) == 240
+    ids = [row for t in tables.values() for row in t["id"].to_pylist()]
+    assert len(set(ids)) == 240
+    assert all(2 < len(row) <= 128 for row in tables["test"]["input_ids"].to_pylist())
+    assert (finished.root / "data/prepared/tokenizer/tokenizer.json").is_file()
+
+
+def test_metrics_can_be_recomputed_from_the_predictions(finished: Project) -> None:
+    table = pq.read_table(finished.root / "reports/predictions.parquet").to_pydict()
+    metrics = finished.json("metrics.json")
+    right = [a == p for a, p in zip(table["label"], table["predicted"], strict=True)]
+    assert metrics["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert metrics["n"] == len(right)
+    assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    assert {"mcc", "ece", "nll", "macro_f1", "f1_neutral", "recall_negative", "precision_positive"} <= set(metrics)
+    assert all(isinstance(value, (int, float)) for value in metrics.values())
+
+
+def test_nothing_pickled_is_written(finished: Project) -> None:
+    suffixes = {p.suffix for folder in ("models", "reports", "data") for p in (finished.root / folder).rglob("*") if p.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".ckpt"}
+    assert ".safetensors" in suffixes
+
+
+def test_data_docs_open_with_a_page(finished: Project) -> None:
+    page = (finished.root / "reports/data_docs/index.html").read_text()
+    assert "rows of the corpus" in page
+    assert "labels of the corpus" in page
+
+
+def test_the_bundle_carries_no_trace_of_this_machine(finished: Project) -> None:
+    for path in (finished.root / "models/bundle").iterdir():
+        content = path.read_bytes()
+        assert str(REPO).encode() not in content, path.name
+        assert b"site-packages" not in content, path.name
+
+
+def test_registration_names_version_and_alias(finished: Project) -> None:
+    found = finished.json("registration.json")
+    assert (found["version"], found["aliases"]) == (1, ["champion"])
+    assert found["bundle_sha256"] == finished.json("export.json")["bundle_sha256"]
+
+
+def kill_while_writing(project: Project, stage: str, after: float) -> bool:
+    """Start a stage and send SIGKILL as soon as something half-written stands there, or when ``after`` seconds are over."""
+    with project.start(stage) as process:
+        end = time.monotonic() + after
+        while process.poll() is None and time.monotonic() < end:
+            if any(p for folder in ("data", "models", "reports") for p in (project.root / folder).rglob("*.partial")):
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_killed_and_run_again_gives_the_same_outputs(stage: str, finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    import shutil
+
+    project = copy_of(finished)
+    expected = fingerprint(project, stage)
+    for out in outs(stage):  # DVC removes the outputs before it runs a stage
+        path = project.root / out
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    killed = kill_while_writing(project, stage, after=60)
+    for out in outs(stage):
+        path = project.root / out
+        if path.is_file() and path.suffix == ".json":
+            json.loads(path.read_text())  # whole, if there
+    project.run(stage)
+    assert killed, "the stage ended before the signal: the test saw nothing"
+    assert fingerprint(project, stage) == expected
+    assert not [p for folder in ("data", "models", "reports") for p in (project.root / folder).rglob("*.partial")]
+
+
+def test_registering_twice_makes_one_version(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    before = (project.root / "reports/registration.json").read_bytes()
+    project.run("register")
+    assert (project.root / "reports/registration.json").read_bytes() == before
+
+
+def test_inside_an_experiment_a_run_is_logged_and_no_version_made(make_project: Callable[[str], Project], finished: Project) -> None:
+    import shutil
+
+    project = make_project("experiment")
+    for folder in ("data", "models", "reports"):
+        shutil.copytree(finished.root / folder, project.root / folder, dirs_exist_ok=True)
+    project.env["DVC_EXP_NAME"] = "warm-lamp"
+    project.run("register")
+    found = project.json("registration.json")
+    assert (found["version"], found["aliases"], found["experiment"]) == (None, [], "warm-lamp")
+    run = found["run"]
+    project.set(register__experiments=True)
+    project.run("register")
+    found = project.json("registration.json")
+    assert (found["version"], found["aliases"], found["run"]) == (1, ["champion"], run)
+
+
+def test_a_run_that_the_tracker_does_not_have_is_rebuilt_from_the_files(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    from mlflow import MlflowClient
+
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = uri = f"sqlite:///{project.root}/other.db"
+    project.run("register")
+    client = MlflowClient(uri)
+    run = client.get_run(project.json("registration.json")["run"])
+    assert run.data.params["train.epochs"] == "1"
+    assert run.data.metrics["test_accuracy"] == project.json("metrics.json")["accuracy"]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train_loss")] == [1]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bundle", "inputs", "reports"}
+
+
+def test_a_second_bundle_becomes_challenger(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
+    project.run("register")
+    project.set(train__seed=7)
+    project.run("train", "evaluate", "export", "register")
+    found = project.json("registration.json")
+    assert (found["version"], found["aliases"]) == (2, ["challenger"])
+
+
+def test_training_survives_a_tracker_that_does_not_answer(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    with project.start("train") as process:
+        _, err = process.communicate()
+    assert process.returncode == 0
+    assert "warning: MLflow at http://127.0.0.1:9: Connection refused" in err
+    assert "training goes on" in err
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/new.db"
+    project.run("evaluate", "export", "register")
+    assert project.json("registration.json")["version"] == 1
+
+
+def test_a_graph_that_is_not_the_checkpoint_stops_the_export(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    before = {p.name: p.read_bytes() for p in (project.root / "models/bundle").iterdir()}
+    project.set(
+        export__gates={
+            "onnx-fp32": {"max_abs_diff": 1e-4, "label_flip_rate": 0.0},
+            "onnx-int8": {"max_abs_diff": 1e-9, "label_flip_rate": 0.6},
+        }
+    )
+    line = project.fail("export")
+    assert "models/bundle: not written" in line
+    assert "onnx-int8: max_abs_diff is" in line
+    assert {p.name: p.read_bytes() for p in (project.root / "models/bundle").iterdir()} == before
+
+
+def test_a_users_own_labels_go_all_the_way(make_project: Callable[[str], Project]) -> None:
+    project = make_project("labels")
+    mapped = {"negative": "down", "neutral": "down", "positive": "up"}
+    write_csv(project.root / "data/starter/rows.csv", [{**row, "label": mapped[row["label"]]} for row in starter_rows(240)])
+    project.set(labels=["down", "up"])
+    project.run(*STAGES[:6])
+    assert json.loads((project.root / "models/bundle/bundle.json").read_text())["labels"] == ["down", "up"]
+    assert {"f1_down", "f1_up"} <= set(project.json("metrics.json"))
+
+
+def test_quarantined_rows_are_kept_with_reason_and_position(make_project: Callable[[str], Project]) -> None:
+    project = make_project("quarantine")
+    rows = starter_rows(240)
+    rows[3]["text"], rows[5]["label"] = " ", "bullish"
+    path = write_csv(project.root / "data/starter/rows.csv", rows)
+    with path.open("a") as file:
+        file.write("only one column\r\n")
+    project.set(ingest__max_quarantined=0.02)
+    project.run("ingest")
+    table = pq.read_table(project.root / "data/raw/quarantine.parquet").to_pydict()
+    assert table["id"] == ["starter/rows.csv:5", "starter/rows.csv:7", "starter/rows.csv:242"]
+    assert table["reason"] == [
+        "empty text",
+        "label 'bullish' is not in ['negative', 'neutral', 'positive']",
+        "1 columns where the header has 4",
+    ]
+    report = project.json("ingest.json")
+    assert (report["rows"], report["quarantined"]) == (238, 3)
+
+
+def test_export_twice_is_byte_equal(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    before = fingerprint(project, "export")
+    (project.root / "models/bundle/bundle.json").unlink()
+    project.run("export")
+    assert fingerprint(project, "export") == before
+
+
+def test_the_summary_says_what_a_person_wants_to_know(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from finsight.cli import main
+
+    monkeypatch.chdir(finished.root)
+    metrics = finished.json("metrics.json")
+    text = CliRunner().invoke(main, ["summary"]).output
+    assert f"{metrics['accuracy']:.3f} ({metrics['accuracy_low']:.3f}–{metrics['accuracy_high']:.3f})" in text
+    assert "finsight version 1, champion" in text
+    assert text.count("\n    ") == 3 + text.count("\n     ")
+    markdown = CliRunner().invoke(main, ["summary", "--markdown"]).output
+    assert markdown.startswith("| corpus | backbone |")
+    assert f"| starter | {finished.backbone} | {metrics['n']} |" in markdown
+
+
+def test_predict_reads_arguments_and_standard_input(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from finsight.cli import main
+
+    monkeypatch.chdir(finished.root)
+    table = CliRunner().invoke(main, ["predict", "Profit rose", "Profit fell"]).output.splitlines()
+    assert len(table) == 3
+    assert table[1].endswith("  Profit rose")
+    lines = CliRunner().invoke(main, ["predict", "--json"], input="Profit rose\n\nProfit fell\n").output.splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [a["text"] for a in answers] == ["Profit rose", "Profit fell"]
+    assert all(sum(a["probabilities"].values()) == pytest.approx(1, abs=1e-5) for a in answers)
+
+
+def test_verify_refuses_a_flipped_byte_in_any_file(
+    finished: Project, copy_of: Callable[[Project], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from finsight.cli import main
+
+    project = copy_of(finished)
+    monkeypatch.chdir(project.root)
+    assert CliRunner().invoke(main, ["verify"]).exit_code == 0
+    for path in sorted(Path("models/bundle").iterdir()):
+        original = path.read_bytes()
+        content = bytearray(original)
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        result = CliRunner().invoke(main, ["verify"])
+        assert result.exit_code == 1, path
+        assert "error: " in result.output
+        path.write_bytes(original)

@@ -1,0 +1,84 @@
+"""A bundle is checked from end to end before anything of it is loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Project
+from finsight.bundle import bundle_digest, read_bundle
+from finsight.errors import ArtifactError
+
+
+@pytest.fixture
+def bundle(finished: Project, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished.root / "models/bundle", tmp_path / "bundle"))
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads((bundle / "bundle.json").read_text())
+    change(content)
+    (bundle / "bundle.json").write_text(json.dumps(content))
+
+
+def test_it_holds_graphs_tokenizer_and_manifest_and_says_what_it_is(bundle: Path) -> None:
+    manifest = read_bundle(bundle)
+    assert {p.name for p in bundle.iterdir()} == {"bundle.json", "model.fp32.onnx", "model.int8.onnx", "tokenizer.json"}
+    assert manifest.labels == ["negative", "neutral", "positive"]
+    assert manifest.licenses == {"corpus starter": "CC0-1.0", "backbone": "unknown"}
+    assert set(manifest.metrics) == {"accuracy", "macro_f1", "n"}
+
+
+@pytest.mark.parametrize("name", ["model.fp32.onnx", "model.int8.onnx", "tokenizer.json"])
+def test_a_flipped_byte_is_named(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{name}: SHA-256 is"):
+        read_bundle(bundle)
+
+
+def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
+    before = bundle_digest(bundle)
+    edit(bundle, lambda m: m["labels"].reverse())
+    assert bundle_digest(bundle) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m.update(schema_version=2), "schema_version is 2, this finsight reads 1"),
+        (lambda m: m.pop("labels"), "labels: Field required"),
+        (lambda m: m.update(more=1), "more: Extra inputs are not permitted"),
+        (lambda m: m["files"].update({"../evil": "0" * 64}), "'../evil' leaves the bundle's folder"),
+        (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "'/etc/passwd' leaves the bundle's folder"),
+        (lambda m: m["files"].update({"gone.onnx": "0" * 64}), "gone.onnx: missing"),
+        (lambda m: m["files"].pop("model.int8.onnx"), "'model.int8.onnx' has no digest"),
+        (lambda m: m["graphs"].update({"onnx-fp32": "../../x"}), "has no digest"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(bundle: Path, change: Callable[[dict[str, Any]], Any], says: str) -> None:
+    edit(bundle, change)
+    with pytest.raises(ArtifactError, match=says):
+        read_bundle(bundle)
+
+
+def test_a_file_that_is_not_listed_is_refused(bundle: Path) -> None:
+    (bundle / "extra.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(ArtifactError, match=r"extra\.pkl: not listed"):
+        read_bundle(bundle)
+
+
+def test_a_link_out_of_the_folder_is_refused(bundle: Path, tmp_path: Path) -> None:
+    shutil.move(bundle / "tokenizer.json", tmp_path / "elsewhere.json")
+    (bundle / "tokenizer.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(ArtifactError, match=r"'tokenizer\.json' leaves the bundle's folder"):
+        read_bundle(bundle)
+
+
+def test_a_missing_bundle_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no bundle there; `make export` writes it"):
+        read_bundle(tmp_path / "none")

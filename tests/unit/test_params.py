@@ -1,0 +1,112 @@
+"""params.yaml is refused in words."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from conftest import REPO
+from finsight.errors import ParamsError
+from finsight.params.file import flatten, load_params
+
+PARAMS = REPO / "params.yaml"
+
+
+def changed(tmp_path: Path, key: str, value: Any) -> Path:
+    yaml = YAML()
+    content = yaml.load(PARAMS.read_text())
+    *parents, last = key.split(".")
+    section = content
+    for name in parents:
+        section = section[name]
+    if value is None:
+        del section[last]
+    else:
+        section[last] = value
+    path = tmp_path / "params.yaml"
+    with path.open("w") as file:
+        yaml.dump(content, file)
+    return path
+
+
+def test_the_shipped_file_loads_and_numbers_are_numbers() -> None:
+    params = load_params(PARAMS)
+    assert params.train.lr == pytest.approx(1e-4, rel=100)
+    assert flatten(params)["prepare.split.seed"] == str(params.prepare.split.seed)
+    assert not any(key.startswith("corpora.phrasebank") for key in flatten(params))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("train.learnin_rate", 1, r"train\.learnin_rate: unknown key; allowed: backbone, batch_tokens, .*warmup_ratio, weight_decay"),
+        ("prepare.split.valdation", 0.1, r"prepare\.split\.valdation: unknown key; allowed: seed, test, validation"),
+        ("corpora.starter.agreement", 50, r"corpora\.starter\.agreement: unknown key; allowed: .*delimiter, encoding, format, label"),
+        (
+            "colour",
+            "red",
+            r"colour: unknown key; allowed: backbones, corpora, evaluate, export, ingest, labels, prepare, register, train, validate",
+        ),
+        ("train.epochs", "many", r"train\.epochs: got 'many'; input should be a valid integer"),
+        ("train.epochs", "3", r"train\.epochs: got '3'; input should be a valid integer"),
+        ("train.epochs", True, r"train\.epochs: got True; input should be a valid integer"),
+        ("train.epochs", 0, r"train\.epochs: got 0; input should be greater than or equal to 1"),
+        ("train.device", "tpu", r"train\.device: got 'tpu'; input should be 'auto', 'cpu' or 'cuda'"),
+        ("train.lr", None, r"train\.lr: missing"),
+        ("corpora.starter.format", "xml", r"corpora\.starter: .*'xml'.*'csv', 'phrasebank'"),
+        ("ingest.corpora", ["nosuch"], r"ingest\.corpora: 'nosuch' is not under corpora \(there: phrasebank, starter\)"),
+        ("ingest.corpora", [], r"ingest\.corpora: got \[\]; list should have at least 1 item"),
+        ("labels", ["a"], r"labels: got \['a'\]; list should have at least 2 items"),
+        ("labels", ["a", "a"], r"labels: got \['a', 'a'\], expected each label once"),
+        ("corpora.starter.label_map", {"x": "up"}, r"corpora\.starter\.label_map: \['up'\] are not in labels"),
+        ("prepare.split.test", 0.95, r"prepare\.split: validation \+ test is 1\.05"),
+        ("export.gates", {}, r"export\.gates: no limits for \['onnx-fp32', 'onnx-int8'\]"),
+    ],
+)
+def test_refusals_name_the_key_and_what_is_allowed(tmp_path: Path, key: str, value: Any, says: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load_params(changed(tmp_path, key, value))
+    assert re.search(r"params\.yaml: " + says, str(caught.value)), str(caught.value)
+
+
+def test_the_finbert_split_is_refused_on_other_files_than_its_own(tmp_path: Path) -> None:
+    path = changed(tmp_path, "corpora.phrasebank.split", "finbert")
+    assert load_params(path).corpora["phrasebank"].split == "finbert"
+    path.write_text(path.read_text().replace("agreement: 50", "agreement: 75"))
+    with pytest.raises(ParamsError, match="finbert is defined on agreement 50, got 75"):
+        load_params(path)
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "no such file"), ("a: [", "not valid YAML"), ("- 1", "expected a mapping")])
+def test_an_unreadable_file_is_one_line(tmp_path: Path, content: str | None, says: str) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ParamsError, match=says) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_scientific_notation_is_a_number_as_dvc_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(r"  lr: \S+", "  lr: 3e-5", PARAMS.read_text()))
+    assert load_params(path).train.lr == 3e-5
+
+
+def test_every_key_of_the_shipped_file_is_commented() -> None:
+    section = ""
+    for number, line in enumerate(PARAMS.read_text().splitlines(), start=1):
+        if not (found := re.match(r"( *)[\w-]+:( .*)?$", line)):
+            continue
+        if not found[1]:
+            section = line.split(":")[0]
+        # Digests and the twins of a commented key speak for themselves.
+        if section == "backbones" or "#" in line or "onnx-" in line or re.match(r"    (path|format|license|max_abs|label_flip)", line):
+            continue
+        above = PARAMS.read_text().splitlines()[number - 2]
+        is_section = line.rstrip().endswith(":")
+        assert is_section or "#" in above or "onnx-int8" in above or line.startswith("      "), (
+            f"params.yaml:{number} has no comment: {line}"
+        )
