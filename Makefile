@@ -15,7 +15,7 @@ help: ## this list
 	@echo "installing into .venv (2 GB, a few minutes the first time) …"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"error: Python {v[0]}.{v[1]} is too old, 3.11 or later is needed; try make PYTHON=python3.11 setup")'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 setup: .venv/ready ## make .venv with pinned packages and fetch the embedded backbone

@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finsight.params.file import Params, flatten, load_params
-from finsight.settings import Settings, project_root
+from finsight.params import file
+from finsight.params.file import Params, flatten
+from finsight.settings import Settings
 
 if TYPE_CHECKING:
-    from finsight.modeling.backbone import Backbone
     from finsight.pipeline.tracking import Tracked
-    from finsight.ports import Classifier, CorpusReader, ExperimentTracker, ModelRegistry
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
 
-__all__ = ["Params", "flatten", "load_params"]
+__all__ = ["Params", "flatten"]
+
+
+def load_params() -> Params:
+    """params.yaml, checked as a whole before any stage works."""
+    from finsight.adapters.backbones import check_backbone
+
+    params = file.load_params()
+    check_backbone(params.train.backbone, params.backbones)
+    return params
 
 
 def readers(params: Params) -> dict[str, CorpusReader]:
@@ -82,8 +91,3 @@ def lineage() -> dict[str, str]:
     from finsight.adapters import dvc, git
 
     return {**git.revision(Path.cwd()), **dvc.locked(Path("dvc.lock"))}
-
-
-def root() -> Path:
-    """The root of the user's clone."""
-    return project_root()

@@ -58,7 +58,7 @@ def read_bundle(folder: Path) -> Manifest:
     """Check a bundle from end to end and return its manifest; nothing else of it is loaded before that.
 
     :raises ArtifactError: on an unknown schema version, a file that is missing, unlisted, outside the folder, or whose digest
-        differs, and on a pickle by any name.
+        differs.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no bundle there; `make export` writes it, `dvc pull` fetches it")
@@ -77,9 +77,10 @@ def read_bundle(folder: Path) -> Manifest:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or (folder / name).is_symlink():
             raise ArtifactError(f"{folder / MANIFEST}: {name!r} leaves the bundle's folder; don't use this bundle")
-    for name in [*manifest.graphs.values(), manifest.tokenizer]:
-        if name not in manifest.files:
-            raise ArtifactError(f"{folder / MANIFEST}: {name!r} has no digest; don't use this bundle")
+    named = {*manifest.graphs.values(), manifest.tokenizer}
+    for name in sorted(named ^ manifest.files.keys()):
+        problem = "has no digest" if name in named else "is neither a graph nor the tokenizer"
+        raise ArtifactError(f"{folder / MANIFEST}: {name!r} {problem}; don't use this bundle")
     found = file_digests(folder)
     if missing := sorted(manifest.files.keys() - found.keys()):
         raise ArtifactError(f"{folder / missing[0]}: missing, but listed in {MANIFEST}; `dvc pull` or `make export` restores it")

@@ -10,6 +10,7 @@ import click
 
 from finsight import __version__
 from finsight.command import PATH, edge
+from finsight.errors import DataError, ParamsError
 
 BUNDLE = Path("models/bundle")
 
@@ -61,8 +62,12 @@ def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bo
     from finsight import bootstrap
     from finsight.domain.metrics import softmax
 
+    try:
+        wanted = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        "".join(wanted).encode()  # what is not UTF-8 on a command line arrives as lone surrogates
+    except UnicodeError:
+        raise DataError("the texts are not UTF-8; convert them, for example with iconv") from None
     classifier = bootstrap.bundle_classifier(bundle, graph)
-    wanted = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     probs = softmax(classifier.logits(wanted))
     labels = list(classifier.labels)
     if not as_json:
@@ -140,6 +145,8 @@ def mlflow(host: str, port: int) -> None:
     from finsight.settings import Settings
 
     uri = Settings().tracking_uri()
+    if uri.startswith("http"):
+        raise ParamsError(f"MLFLOW_TRACKING_URI names a server: open {uri} in the browser")
     click.echo(f"MLflow on http://{host}:{port} (no login: keep it on this machine), Ctrl-C stops it")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
     sys.exit(subprocess.run(command).returncode)

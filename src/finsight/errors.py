@@ -10,9 +10,17 @@ FinsightError
 
 from __future__ import annotations
 
+import re
+
 
 class FinsightError(Exception):
-    """A failure with a message for the user: what was got, what was expected, what to do next, on one line."""
+    """A failure with a message for the user: what was got, what was expected, what to do next, on one line.
+
+    Libraries put whole addresses into their messages; what stands before the @ of one is taken out here, once for all.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(r"://[^/\s@]+@", "://", message))
 
 
 class ParamsError(FinsightError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,16 +39,44 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that replaces ``path`` when the block ends well, and is removed when it does not."""
-    partial = path.with_name(path.name + PARTIAL)
+    partial, old = path.with_name(path.name + PARTIAL), path.with_name(f"{path.name}.old{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)  # a folder can't be replaced in one step; between the two it is absent, never half
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def cached_folder(path: Path) -> Iterator[Path]:
+    """Like :func:`atomic_folder`, for a cache that processes share: each fills a folder of its own, the first to end wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=PARTIAL))
+    try:
+        yield partial
+        if not path.exists():
+            partial.chmod(0o755)  # mkdtemp makes it private
+            with contextlib.suppress(FileExistsError):
+                partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_is_oserror() -> Iterator[None]:
+    """Turn the bare exceptions by which the Rust libraries (safetensors, tokenizers) report a full disk into an OSError."""
+    try:
+        yield
+    except Exception as error:
+        if "No space left" in str(error) and not isinstance(error, OSError):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

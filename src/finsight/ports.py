@@ -13,6 +13,20 @@ from numpy.typing import NDArray
 from finsight.domain.records import Example, Rejection
 
 
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A pretrained encoder on disk: its name in params.yaml, its folder, the SHA-256 of its weights, its licence."""
+
+    name: str
+    folder: Path
+    digest: str
+    license: str
+
+    def about(self) -> dict[str, str]:
+        """What reports and bundles say of it."""
+        return {"name": self.name, "sha256": self.digest, "license": self.license}
+
+
 class CorpusReader(Protocol):
     """Reads one labelled corpus."""
 

@@ -15,6 +15,7 @@ _QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     # The hub is asked only by adapters/backbones.py, and only for a hub id that params.yaml names.
     "HF_HUB_OFFLINE": "1",
     # Forked tokenizer threads warn on every subprocess otherwise.
@@ -54,7 +55,7 @@ class Settings(BaseSettings):
     """MLflow server or database; SQLite in the clone's root when unset."""
 
     s3_endpoint: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL")
-    """S3-compatible endpoint for ``s3://`` backbones and corpora; AWS when unset."""
+    """S3-compatible endpoint for ``s3://`` backbones; AWS when unset."""
 
     api_key: SecretStr | None = None
     """Key that the service asks for; one is made at start and printed once when unset."""

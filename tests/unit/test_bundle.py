@@ -55,7 +55,7 @@ def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
         (lambda m: m.update(more=1), "more: Extra inputs are not permitted"),
         (lambda m: m["files"].update({"../evil": "0" * 64}), "'../evil' leaves the bundle's folder"),
         (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "'/etc/passwd' leaves the bundle's folder"),
-        (lambda m: m["files"].update({"gone.onnx": "0" * 64}), "gone.onnx: missing"),
+        (lambda m: m["files"].update({"evil.pkl": "0" * 64}), "'evil.pkl' is neither a graph nor the tokenizer"),
         (lambda m: m["files"].pop("model.int8.onnx"), "'model.int8.onnx' has no digest"),
         (lambda m: m["graphs"].update({"onnx-fp32": "../../x"}), "has no digest"),
     ],
@@ -69,6 +69,12 @@ def test_a_manifest_that_lies_is_refused(bundle: Path, change: Callable[[dict[st
 def test_a_file_that_is_not_listed_is_refused(bundle: Path) -> None:
     (bundle / "extra.pkl").write_bytes(b"\x80\x04.")
     with pytest.raises(ArtifactError, match=r"extra\.pkl: not listed"):
+        read_bundle(bundle)
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "model.int8.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"model\.int8\.onnx: missing, but listed"):
         read_bundle(bundle)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from finsight.errors import ArtifactError
-from finsight.files import atomic_file, atomic_folder, folder_digest, read_json, write_json
+from finsight.files import atomic_file, atomic_folder, cached_folder, folder_digest, full_disk_is_oserror, read_json, write_json
 from finsight.settings import project_root
 
 
@@ -29,6 +29,26 @@ def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None
         raise RuntimeError
     assert (folder / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_first_to_fill_a_shared_cache_wins(tmp_path: Path) -> None:
+    with cached_folder(tmp_path / "c") as first:
+        (first / "a").write_text("first")
+        with cached_folder(tmp_path / "c") as second:
+            (second / "a").write_text("second")
+    assert (tmp_path / "c" / "a").read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_full_disk_is_an_oserror_whoever_reports_it() -> None:
+    with pytest.raises(OSError, match="No space left on device"), full_disk_is_oserror():
+        raise Exception("No space left on device (os error 28)")
+    with pytest.raises(ZeroDivisionError), full_disk_is_oserror():
+        raise ZeroDivisionError
+
+
+def test_credentials_in_an_address_never_reach_a_message() -> None:
+    assert str(ArtifactError("GET http://alice:secret@host/x failed")) == "GET http://host/x failed"
 
 
 def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:

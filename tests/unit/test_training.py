@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from conftest import LABELS
+from finsight.domain.labels import confidence, targets
 from finsight.errors import ParamsError
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Rows
 from finsight.modeling.device import deterministic, resolve_device, resolve_precision
-from finsight.modeling.training import Fitted, Progress, fit, linear_schedule, parameter_groups, predict
+from finsight.modeling.training import Fitted, Progress, fit, linear_schedule, moving_average, parameter_groups, predict
 from finsight.pipeline.train import validation_metrics
 
 RECIPE: dict[str, Any] = {
@@ -26,9 +27,14 @@ RECIPE: dict[str, Any] = {
     "warmup_ratio": 0.1,
     "label_smoothing": 0.0,
     "max_grad_norm": 1.0,
+    "ema": 0.9,
     "seed": 1,
 }
 CPU = torch.device("cpu")
+
+
+def three_labels(logits: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    return validation_metrics(logits, actual, 3)
 
 
 def toy(n: int, seed: int) -> Rows:
@@ -44,17 +50,9 @@ def run(backbone: Path, **changes: Any) -> tuple[Any, Fitted, list[Progress]]:
     recipe = SimpleNamespace(**RECIPE | changes)
     with deterministic(recipe.seed):
         model = load_model(backbone, LABELS)
-        fitted = fit(
-            model,
-            toy(900, 1),
-            toy(60, 2),
-            recipe,  # type: ignore[arg-type]
-            0,
-            CPU,
-            torch.float32,
-            lambda logits, actual: validation_metrics(logits, actual, 3),
-            [seen.append],
-        )
+        rows = toy(900, 1)
+        goal = targets(rows.labels, 3).astype(np.float32)
+        fitted = fit(model, rows, goal, toy(60, 2), recipe, 0, CPU, torch.float32, three_labels, [seen.append])  # type: ignore[arg-type]
     return model, fitted, seen
 
 
@@ -120,17 +118,48 @@ def test_cuda_without_a_gpu_is_refused() -> None:
         resolve_device("cuda")
 
 
-def test_precision_is_what_was_asked_for() -> None:
+@pytest.mark.parametrize(("flags", "expected"), [("fpu avx512_bf16", torch.float32), ("fpu amx_bf16 amx_tile", torch.bfloat16)])
+def test_precision_auto_takes_bf16_where_the_cpu_has_tiles_for_it(
+    flags: str, expected: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr("finsight.modeling.device.CPUINFO", tmp_path / "cpuinfo")
+    assert resolve_precision("auto", CPU) == expected
     assert resolve_precision("fp32", CPU) == torch.float32
     assert resolve_precision("bf16", CPU) == torch.bfloat16
-    assert resolve_precision("auto", CPU) in (torch.float32, torch.bfloat16)
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16])
-def test_bf16_learns_too(tiny_backbone: Path, precision: torch.dtype) -> None:
+def test_the_average_follows_the_weights_and_a_decay_of_zero_is_the_last_ones() -> None:
+    averages, weights = [torch.zeros(2)], [torch.ones(2)]
+    moving_average(0.9)(averages, weights, 2)  # early: 1 - 3 / 12
+    assert averages[0].tolist() == pytest.approx([0.75, 0.75])
+    moving_average(0.9)(averages, weights, 1000)  # late: 0.1 of what is left
+    assert averages[0].tolist() == pytest.approx([0.775, 0.775])
+    moving_average(0.0)(averages, weights, 1000)
+    assert averages[0].tolist() == [1.0, 1.0]
+
+
+def test_a_loss_that_is_no_number_names_the_rate(tiny_backbone: Path) -> None:
+    with pytest.raises(ParamsError, match=r"train\.lr: 1e\+30 makes the loss"):
+        run(tiny_backbone, lr=1e30, max_grad_norm=1e30)
+
+
+def test_confidence_is_the_middle_between_a_level_and_the_next() -> None:
+    assert [confidence(a) for a in (None, 100, 75, 66, 50)] == [1.0, 1.0, 0.875, 0.705, 0.58]
+
+
+def test_targets_spread_what_the_label_does_not_deserve() -> None:
+    labels = np.array([0, 2, 1])
+    np.testing.assert_array_equal(targets(labels, 3), np.eye(3)[labels])
+    np.testing.assert_allclose(targets(labels, 3, [75, None, 50]), [[0.875, 0.0625, 0.0625], [0, 0, 1], [0.21, 0.58, 0.21]])
+
+
+def test_bf16_learns_too(tiny_backbone: Path) -> None:
     with deterministic(1):
         model = load_model(tiny_backbone, LABELS)
+        rows = toy(900, 1)
+        goal = targets(rows.labels, 3).astype(np.float32)
         recipe = SimpleNamespace(**RECIPE)
-        fitted = fit(model, toy(900, 1), toy(60, 2), recipe, 0, CPU, precision, lambda lo, a: validation_metrics(lo, a, 3))  # type: ignore[arg-type]
+        fitted = fit(model, rows, goal, toy(60, 2), recipe, 0, CPU, torch.bfloat16, three_labels)  # type: ignore[arg-type]
     assert max(epoch["validation_macro_f1"] for epoch in fitted.epochs) > 0.9
     assert next(model.parameters()).dtype == torch.float32

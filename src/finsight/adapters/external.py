@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 from tqdm import tqdm
 
-from finsight.adapters import dvc
+from finsight.adapters import dvc, git
 from finsight.adapters.phrasebank_corpus import FILES
-from finsight.errors import DataError, ParamsError, UnreachableError
+from finsight.errors import DataError, FinsightError, ParamsError, UnreachableError
 from finsight.files import atomic_folder, sha256
 
 EXTERNAL = Path("data/external")
@@ -29,8 +28,10 @@ def add_corpus(name: str, source: str, digest: str | None = None) -> Path:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ParamsError(f"corpus name: got {name!r}, expected small letters, digits, - and _")
+    if not Path("dvc.yaml").is_file():
+        raise DataError(f"{Path.cwd()}: holds no dvc.yaml; run this from the project's root")
     folder = EXTERNAL / name
-    if folder.exists():
+    if Path(f"{folder}.dvc").exists():
         raise DataError(f"{folder}: is there already; remove it and {folder}.dvc first (`dvc remove {folder}.dvc`), or take another name")
     with atomic_folder(folder) as partial:
         if urlsplit(source).scheme in ("http", "https"):
@@ -43,14 +44,20 @@ def add_corpus(name: str, source: str, digest: str | None = None) -> Path:
         if digest and (len(files) != 1 or sha256(files[0]) != digest):
             got = sha256(files[0]) if len(files) == 1 else f"{len(files)} files"
             raise DataError(f"{source}: SHA-256 is {got}, expected {digest}; nothing was added")
-    dvc.run("add", "--quiet", str(folder), cwd=Path.cwd())
-    # The user's git, not ours: outside a checkout there is nothing to stage.
-    subprocess.run(["git", "add", f"{folder}.dvc", str(EXTERNAL / ".gitignore")], capture_output=True)
+    try:
+        dvc.run("add", "--quiet", str(folder), cwd=Path.cwd())
+        git.stage(Path.cwd(), f"{folder}.dvc", str(EXTERNAL / ".gitignore"))
+    except FinsightError:
+        shutil.rmtree(folder)  # so that the command can simply be given again
+        Path(f"{folder}.dvc").unlink(missing_ok=True)
+        raise
     return folder
 
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
+        if link := next((p for p in source.rglob("*") if p.is_symlink()), None):
+            raise DataError(f"{link}: is a link; copy what it points to into the folder, if it belongs there")
         shutil.copytree(source, target, dirs_exist_ok=True)
         for path in target.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)  # the source may be read-only
@@ -70,7 +77,7 @@ def _download(url: str, target: Path) -> None:
                     file.write(chunk)
                     bar.update(len(chunk))
     except httpx.HTTPError as error:
-        raise UnreachableError(f"{url}: {' '.join(str(error).split())[:200]}; check the address and the network") from None
+        raise UnreachableError(f"{url.partition('?')[0]}: {' '.join(str(error).split())[:200]}; check the address") from None
 
 
 def propose(name: str, folder: Path) -> str:

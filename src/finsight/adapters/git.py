@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from finsight.errors import FinsightError
+
 
 def revision(root: Path) -> dict[str, str]:
     """Tags ``git.commit`` and ``git.dirty``; empty where the folder is no git checkout."""
@@ -13,6 +15,15 @@ def revision(root: Path) -> dict[str, str]:
         return {}
     status = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {"git.commit": commit, "git.dirty": str(bool(status)).lower()}
+
+
+def stage(root: Path, *paths: str) -> None:
+    """Stage files for the next commit.
+
+    :raises FinsightError: when git refuses.
+    """
+    if _git(root, "add", *paths) is None:
+        raise FinsightError(f"`git add {' '.join(paths)}` failed; work in a git checkout")
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
-import socket
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +19,19 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import SQLAlchemyError
 
+from finsight.adapters.network import no_answer
 from finsight.errors import ParamsError, UnreachableError
-from finsight.pipeline.tracking import BUNDLE_TAG
+from finsight.files import atomic_file
+from finsight.pipeline.tracking import BUNDLE_TAG, STATE_TAG
 from finsight.ports import ModelVersion
 
 # MLflow would try for minutes; a person waits for the answer here. What the user has set stays.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-_CONNECT_SECONDS = 5
 
 
 def shown(uri: str) -> str:
     """A tracking URI without the credentials that it may carry."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return re.sub(r"://[^/@]+@", "://", uri)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -44,17 +46,27 @@ def connect(uri: str) -> MlflowClient:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
-        try:
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
-        except OSError as error:
-            raise _unreachable(uri, error.strerror or str(error)) from None
+        if problem := no_answer(uri):
+            raise _unreachable(uri, problem)
     elif not parts.scheme.startswith("sqlite"):
         raise ParamsError(
             f"MLFLOW_TRACKING_URI: got {shown(uri)!r}, expected http(s)://… or sqlite:///…; file stores can't hold a model registry"
         )
+    else:
+        _create_database(Path(parts.path[1:]))
     with _reachable(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _create_database(path: Path) -> None:
+    """Make the SQLite file under another name first: MLflow's migrations take seconds, and half of them is no database."""
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        with atomic_file(path) as partial, _reachable(f"sqlite:///{path}"):
+            partial.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
 
 
 def _unreachable(uri: str, reason: str) -> UnreachableError:
@@ -67,7 +79,9 @@ def _unreachable(uri: str, reason: str) -> UnreachableError:
 def _reachable(uri: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, requests.RequestException, SQLAlchemyError, ConnectionError, TimeoutError) as error:
+        if "disk is full" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), shown(uri)) from None
         raise _unreachable(uri, " ".join(str(error).split())[:200]) from None
 
 
@@ -126,9 +140,12 @@ class MlflowTracker:
     def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""
         with _reachable(self._uri):
-            for key, value in tags.items():
-                self._client.set_tag(run, key, value)
+            # A run is found by its state and by having ended: the state comes last, so that what is found is complete.
+            for key in tags.keys() - {STATE_TAG}:
+                self._client.set_tag(run, key, tags[key])
             self._client.set_terminated(run, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
+            if STATE_TAG in tags:
+                self._client.set_tag(run, STATE_TAG, tags[STATE_TAG])
 
 
 class MlflowRegistry:

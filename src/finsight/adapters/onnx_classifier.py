@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from finsight.bundle import read_bundle
 from finsight.errors import ArtifactError
 from finsight.modeling.batching import batches, collate
+from finsight.settings import quiet
 
 BATCH_TOKENS = 2048  # larger batches leave the cache of a laptop's core
 
@@ -22,6 +22,9 @@ class OnnxClassifier:
 
     def __init__(self, bundle: Path, graph: str | None = None) -> None:
         """:param graph: a format of the bundle; its first when None."""
+        quiet()  # ONNX Runtime reports usage from its first import on, and this class is used from Python directly too
+        import onnxruntime as ort
+
         manifest = read_bundle(bundle)
         name = graph or next(iter(manifest.graphs))
         if name not in manifest.graphs:

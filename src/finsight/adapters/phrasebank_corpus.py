@@ -29,12 +29,12 @@ class PhraseBankReader:
         file = FILES[self.params.agreement]
         lines = self._lines(file)
         stricter = {
-            level: Counter(self._lines(FILES[level]))
+            level: Counter(line for _, line in self._lines(FILES[level]))
             for level in FILES
             if level > self.params.agreement and self._path(FILES[level]).exists()
         }
         splits = finbert(len(lines)) if self.params.split == "finbert" else [None] * len(lines)
-        for number, (line, split) in enumerate(zip(lines, splits, strict=True), start=1):
+        for (number, line), split in zip(lines, splits, strict=True):
             text, at, label = line.rpartition("@")
             id_ = f"{self.name}/{file}:{number}"
             if not at:
@@ -50,7 +50,8 @@ class PhraseBankReader:
     def _path(self, file: str) -> Path:
         return Path(self.params.path) / file
 
-    def _lines(self, file: str) -> list[str]:
+    def _lines(self, file: str) -> list[tuple[int, str]]:
+        """The lines that are not blank, each with its number."""
         if not self._path(file).parent.is_dir():
             raise DataError(
                 f"{self._path(file).parent}: no such folder; bring the corpus in with `finsight corpus add {self.name} FOLDER`, "
@@ -58,4 +59,5 @@ class PhraseBankReader:
             )
         with open_text(self._path(file), self.params.encoding, self.name) as opened:
             # Only line ends split: str.splitlines would also split at the latin-1 control 0x85.
-            return [line for line in opened.read().replace("\r\n", "\n").split("\n") if line.strip()]
+            lines = opened.read().replace("\r\n", "\n").split("\n")
+            return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -6,16 +6,16 @@ import configparser
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
 from finsight.adapters import dvc
+from finsight.adapters.network import no_answer
 from finsight.errors import FinsightError, ParamsError, UnreachableError
+from finsight.files import atomic_file
 from finsight.settings import project_root
 
 BUCKET = "finsight"
@@ -43,17 +43,19 @@ def serve_s3(root: Path, address: str) -> None:
 def _development_key() -> tuple[str, str]:
     path = Path(".dvc/config.local")
     section = "'remote \"minio\"'"  # DVC's spelling of the section
-    config = configparser.ConfigParser()
-    config.read(path)
-    if not config.has_option(section, "secret_access_key"):
-        if not config.has_section(section):
-            config.add_section(section)
-        config.set(section, "access_key_id", f"dev{secrets.token_hex(8)}")
-        config.set(section, "secret_access_key", secrets.token_urlsafe(30))
-        path.touch(mode=0o600)
-        path.chmod(0o600)  # where it was there already
-        with path.open("w", encoding="utf-8") as file:
-            config.write(file)
+    config = configparser.ConfigParser(interpolation=None)
+    try:
+        config.read(path)
+    except configparser.Error as error:
+        raise ParamsError(f"{path}: {' '.join(str(error).split())}; correct it or remove it") from None
+    if not config.has_section(section):
+        config.add_section(section)
+    if not (config.has_option(section, "access_key_id") and config.has_option(section, "secret_access_key")):
+        config[section].update({"access_key_id": f"dev{secrets.token_hex(8)}", "secret_access_key": secrets.token_urlsafe(30)})
+        with atomic_file(path) as partial:
+            partial.touch(mode=0o600)
+            with partial.open("w", encoding="utf-8") as file:
+                config.write(file)
     return config.get(section, "access_key_id"), config.get(section, "secret_access_key")
 
 
@@ -70,13 +72,8 @@ def transfer(direction: str, remote: str) -> None:
         raise ParamsError(f"remote {remote!r} is not in .dvc/config (there: {', '.join(sorted(remotes))}); add it with `dvc remote add`")
     endpoint = remotes[remote].get("endpointurl")
     if endpoint:
-        parts = urlsplit(endpoint)
-        try:
-            socket.create_connection((parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), timeout=5).close()
-        except OSError as error:
-            raise UnreachableError(
-                f"remote {remote} at {endpoint}: {error.strerror or error}; start it (`make storage`) or set its endpointurl"
-            ) from None
+        if problem := no_answer(endpoint):
+            raise UnreachableError(f"remote {remote} at {endpoint}: {problem}; start it (`make storage`) or set its endpointurl")
         # rclone answers ranges without the checksums that botocore now asks for by default; MinIO and S3 are indifferent.
         os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,10 @@ def open_text(path: Path, encoding: str, corpus: str) -> Iterator[TextIO]:
     :raises ParamsError: when there is no such encoding.
     """
     try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ParamsError(f"corpora.{corpus}.encoding: {encoding!r} is no Python codec; use utf-8-sig, latin-1 or cp1252") from None
-    try:
         with path.open(encoding=encoding, newline="") as file:
             yield file
+    except LookupError:
+        raise ParamsError(f"corpora.{corpus}.encoding: {encoding!r} is no text encoding; use utf-8-sig, latin-1 or cp1252") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check corpora.{corpus}.path in params.yaml") from None
     except UnicodeDecodeError:

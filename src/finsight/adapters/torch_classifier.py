@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.checkpoint import load_checkpoint
-from finsight.modeling.device import resolve_device, resolve_precision
+from finsight.modeling.device import resolve_device
 from finsight.modeling.training import predict
 
 BATCH_TOKENS = 4096  # twice that is no faster on two cores
 
 
 class TorchClassifier:
-    """Scores with torch, in fp32 unless told otherwise: this is what exports are compared with."""
+    """Scores with torch in fp32: this is what exports are compared with."""
 
-    def __init__(self, checkpoint: Path, max_length: int, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(self, checkpoint: Path, max_length: int, device: str = "cpu") -> None:
         self._model, self._labels = load_checkpoint(checkpoint)
         self._tokenizer = load_tokenizer(checkpoint)
         self._max_length = max_length
         self._device = resolve_device(device)
-        self._dtype = resolve_precision(precision, self._device)
 
     @property
     def labels(self) -> Sequence[str]:
@@ -37,4 +37,4 @@ class TorchClassifier:
             return np.zeros((0, len(self._labels)), dtype=np.float32)
         encoded = self._tokenizer(list(texts), truncation=True, max_length=self._max_length)["input_ids"]
         ids = [np.asarray(row, dtype=np.int32) for row in encoded]
-        return predict(self._model, ids, int(self._tokenizer.pad_token_id), BATCH_TOKENS, self._device, self._dtype)
+        return predict(self._model, ids, int(self._tokenizer.pad_token_id), BATCH_TOKENS, self._device, torch.float32)

@@ -11,12 +11,13 @@ import numpy as np
 from finsight.errors import DataError
 
 
-def stratified(hashes: Sequence[str], labels: Sequence[str], validation: float, test: float, seed: int) -> list[str]:
+def stratified(corpus: str, hashes: Sequence[str], labels: Sequence[str], validation: float, test: float, seed: int) -> list[str]:
     """A split for each row, every class in the same proportions.
 
     Rows are ranked by a keyed hash of their content instead of drawn from a random generator: NumPy does not promise
     one stream across versions, and a row keeps its rank when others are added. Equal texts get one split.
 
+    :param corpus: its name, for the message.
     :param hashes: content hash of each row.
     :param validation: share of each class for validation, in (0, 1); ``test`` likewise.
     :raises DataError: when a class has too few distinct texts for one in each split.
@@ -28,13 +29,13 @@ def stratified(hashes: Sequence[str], labels: Sequence[str], validation: float, 
     taken: dict[str, str] = {}  # a text with two labels goes where its first class sent it
     for label in sorted(by_class):
         ranked = sorted(by_class[label], key=lambda h: hashlib.sha256(f"{seed}:{h}".encode()).digest())
-        if len(ranked) < 3:
-            raise DataError(
-                f"label {label!r} has {len(ranked)} distinct text(s), expected at least 3, one for each split; "
-                "add rows, or drop the label from `labels` in params.yaml"
-            )
         n_test = max(1, round(test * len(ranked)))
         n_validation = max(1, round(validation * len(ranked)))
+        if len(ranked) <= n_test + n_validation:
+            raise DataError(
+                f"corpora.{corpus}: label {label!r} has {len(ranked)} distinct text(s), none is left for train beside "
+                f"{n_validation} for validation and {n_test} for test; add rows, or drop the label from `labels` in params.yaml"
+            )
         for rank, content in enumerate(ranked):
             split = "test" if rank < n_test else "validation" if rank < n_test + n_validation else "train"
             assigned[content, label] = taken.setdefault(content, split)

@@ -1,1 +1,2 @@
-"""What needs torch and transformers; importable with those two and numpy alone, since GPU images carry little else."""
+"""What needs torch and transformers; importable with those two and numpy alone (``graph`` wants onnx too), since GPU images carry
+little else."""

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from finsight.errors import ArtifactError
 
-
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """Where an encoder lies, and what it is: its name in params.yaml, the SHA-256 of its weights, its licence."""
-
-    name: str
-    folder: Path
-    digest: str
-    license: str
+# What the libraries raise on a folder that is no model, or a damaged one.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
-def load_model(folder: Path, labels: Sequence[str], attention: str = "eager") -> PreTrainedModel:
-    """A sequence classifier whose outputs are ``labels`` in their order; a head the folder lacks is drawn from torch's seed.
+def load_model(folder: Path, labels: Sequence[str], attention: str = "eager", new_head: bool = False) -> PreTrainedModel:
+    """A sequence classifier whose outputs are ``labels`` in their order.
 
     Only safetensors are read, and no code of the folder is run.
+
+    :param new_head: draw the head from torch's seed even where the folder holds one: a backbone that was fine-tuned before
+        may have its labels in another order.
 
     :param attention: transformers' name of the attention implementation. Eager is the fastest on a CPU in training (SDPA
         falls back to a slow path under attention dropout) and the one the ONNX exporter traces best.
@@ -48,8 +45,13 @@ def load_model(folder: Path, labels: Sequence[str], attention: str = "eager") ->
             attn_implementation=attention,
             dtype="float32",
         )
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(f"{folder}: not a transformers model in safetensors: {_one_line(error)}") from None
+    for name, module in model.named_children():
+        if new_head and name != model.base_model_prefix:
+            for parameter in module.parameters():
+                parameter._is_hf_initialized = False  # transformers leaves alone what it has loaded
+            module.apply(model._init_weights)
     return model
 
 
@@ -60,9 +62,17 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     try:
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(f"{folder}: holds no fast tokenizer (tokenizer.json): {_one_line(error)}") from None
+    if tokenizer.pad_token_id is None:
+        raise ArtifactError(f"{folder}: its tokenizer has no padding token; name one in its tokenizer_config.json")
     return tokenizer
+
+
+def longest_text(folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The most tokens that a backbone has positions for."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return min(int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length))
 
 
 def _one_line(error: Exception) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from transformers import AutoConfig, PreTrainedModel
 
 from finsight.errors import ArtifactError
-from finsight.files import atomic_folder
-from finsight.modeling.backbone import load_model
+from finsight.files import atomic_folder, full_disk_is_oserror
+from finsight.modeling.backbone import UNREADABLE, load_model
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
@@ -18,7 +18,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: Path, folder: Path) -> No
     The configuration keeps no trace of where the backbone lay, so that equal weights give equal files.
     """
     model.config.name_or_path = ""
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder) as partial, full_disk_is_oserror():
         model.to("cpu").save_pretrained(partial, safe_serialization=True)
         for file in sorted(tokenizer.iterdir()):
             shutil.copyfile(file, partial / file.name)
@@ -33,7 +33,7 @@ def load_checkpoint(folder: Path) -> tuple[PreTrainedModel, list[str]]:
         raise ArtifactError(f"{folder}: no checkpoint there; `dvc repro train` writes it, `dvc pull` fetches it")
     try:
         names = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).id2label
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
     labels = [names[i] for i in sorted(names)]
     return load_model(folder, labels).eval(), labels

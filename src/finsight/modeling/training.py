@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
+from finsight.errors import ParamsError
 from finsight.modeling.batching import Rows, batches, collate
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
@@ -37,6 +40,7 @@ class Progress:
     metrics: dict[str, float]
 
 
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 Observer = Callable[[Progress], None]
 Measure = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
 
@@ -52,6 +56,7 @@ class Fitted:
 def fit(
     model: PreTrainedModel,
     train: Rows,
+    targets: NDArray[np.float32],
     validation: Rows,
     recipe: TrainParams,
     pad_id: int,
@@ -62,8 +67,11 @@ def fit(
 ) -> Fitted:
     """Fine-tune ``model`` in place and leave it at its best epoch by validation macro-F1.
 
+    What is measured and kept is the moving average of the weights: on a few hundred steps the last weights swing by more than
+    the epochs differ.
     Each row weighs the same whatever the size of its batch: the summed loss is divided by the mean number of rows a step.
 
+    :param targets: probabilities (n, k) that the training rows' labels stand for.
     :param measure: maps logits (n, k) and labels (n,) to metrics, ``macro_f1`` among them.
     """
     rng = np.random.default_rng(recipe.seed)
@@ -73,6 +81,7 @@ def fit(
     model.to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_schedule(step, steps, recipe.warmup_ratio))
+    averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.ema))
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="sum")
     best: dict[str, torch.Tensor] = {}
     best_epoch, history, step = 0, [], 0
@@ -82,22 +91,25 @@ def fit(
         total, seen = 0.0, 0
         for rows in order:
             tokens, mask = _to(device, *collate([train.ids[i] for i in rows], pad_id))
-            (target,) = _to(device, train.labels[rows])  # (b,)
+            (target,) = _to(device, targets[rows])  # (b, k)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 logits = model(input_ids=tokens, attention_mask=mask).logits  # (b, k)
             loss = loss_of(logits.float(), target)
             (loss / rows_a_step).backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
             optimizer.step()
+            averaged.update_parameters(model)
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             step, seen, total = step + 1, seen + len(rows), total + loss.item()
+            if not math.isfinite(total):
+                raise ParamsError(f"train.lr: {recipe.lr:g} makes the loss {total} at step {step}; lower it")
             for observe in observers:
                 observe(Progress(epoch, recipe.epochs, step, steps, seen, total / seen, {}))
-        metrics = measure(predict(model, validation.ids, pad_id, 4 * recipe.batch_tokens, device, dtype), validation.labels)
+        metrics = measure(predict(averaged.module, validation.ids, pad_id, 4 * recipe.batch_tokens, device, dtype), validation.labels)
         history.append({"epoch": epoch, "train_loss": total / seen} | {f"validation_{k}": v for k, v in metrics.items()})
         if not best or metrics["macro_f1"] > history[best_epoch - 1]["validation_macro_f1"]:
-            best_epoch, best = epoch, {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+            best_epoch, best = epoch, {k: v.detach().to("cpu", copy=True) for k, v in averaged.module.state_dict().items()}
         for observe in observers:
             observe(Progress(epoch, recipe.epochs, step, steps, seen, total / seen, history[-1]))
     model.load_state_dict(best)
@@ -118,8 +130,22 @@ def predict(
     return out
 
 
-def _to(device: torch.device, *arrays: NDArray[np.int64]) -> list[torch.Tensor]:
+def _to(device: torch.device, *arrays: NDArray[Any]) -> list[torch.Tensor]:
     return [torch.from_numpy(a).to(device, non_blocking=True) for a in arrays]
+
+
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], None]:
+    """An exponential moving average for torch's ``AveragedModel``; a decay of 0 keeps the last weights.
+
+    Early on the decay is (1 + n) / (10 + n), so that a short run does not average over its random start.
+    Source: TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    """
+
+    @torch.no_grad()
+    def update(averages: Tensors, weights: Tensors, n: torch.Tensor | int) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+
+    return update
 
 
 def linear_schedule(step: int, steps: int, warmup_ratio: float) -> float:

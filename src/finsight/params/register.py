@@ -12,7 +12,7 @@ from finsight.params.base import Section
 class RegisterParams(Section):
     """Names in MLflow, and whether experiments make versions."""
 
-    experiment: Annotated[str, Field(min_length=1)]
-    model: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    experiment: Annotated[str, Field(pattern=r"^[\w .-]+$")]
+    model: Annotated[str, Field(pattern=r"^[\w .-]+$")]
     experiments: bool
     """Whether a run inside ``dvc exp run`` makes a model version and moves aliases too."""

@@ -26,4 +26,8 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
+    soft_labels: bool
+    """Whether a row's target follows its annotators' agreement, where the corpus has it."""
     max_grad_norm: Annotated[float, Field(gt=0)]

@@ -17,7 +17,7 @@ from finsight.domain.significance import bootstrap_interval
 from finsight.errors import DataError
 from finsight.files import atomic_file, write_json
 from finsight.params.evaluate import EvaluateParams
-from finsight.pipeline.prepared import read_table
+from finsight.pipeline.tables import read_table
 
 if TYPE_CHECKING:
     from finsight.ports import Classifier

@@ -14,12 +14,12 @@ from finsight.bundle import SCHEMA_VERSION, Manifest, bundle_digest, file_digest
 from finsight.domain.gates import over
 from finsight.domain.metrics import softmax
 from finsight.errors import GateError
-from finsight.files import atomic_folder, read_json, write_json
+from finsight.files import atomic_folder, full_disk_is_oserror, read_json, write_json
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.checkpoint import load_checkpoint
 from finsight.modeling.graph import export_onnx, quantize_int8
 from finsight.params.export import ExportParams
-from finsight.pipeline.prepared import read_table
+from finsight.pipeline.tables import read_table
 
 if TYPE_CHECKING:
     from finsight.ports import Classifier
@@ -54,7 +54,7 @@ def export(
     expected = softmax(reference.logits(texts))
     measured: dict[str, Any] = {}
     failures: list[str] = []
-    with atomic_folder(bundle) as partial:
+    with atomic_folder(bundle) as partial, full_disk_is_oserror():
         graphs = _write_graphs(model, params, partial)
         # The plain serialisation of the fast tokenizer: with it alone a bundle runs without transformers.
         tokenizer = load_tokenizer(checkpoint)

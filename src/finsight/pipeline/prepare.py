@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,14 @@ from transformers import PreTrainedTokenizerFast
 from finsight.domain.dedup import drop_duplicates
 from finsight.domain.records import SPLITS, content_hash, normalise
 from finsight.domain.splits import stratified
-from finsight.errors import DataError
-from finsight.files import atomic_folder, write_json
-from finsight.modeling.backbone import Backbone, load_tokenizer
+from finsight.errors import DataError, ParamsError
+from finsight.files import atomic_folder, full_disk_is_oserror, write_json
+from finsight.modeling.backbone import load_tokenizer, longest_text
 from finsight.params.prepare import PrepareParams, SplitParams
-from finsight.pipeline.prepared import TOKENIZER
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, read_table
+
+if TYPE_CHECKING:
+    from finsight.ports import Backbone
 
 
 def prepare(corpus: Path, labels: Sequence[str], params: PrepareParams, backbone: Backbone, prepared: Path, report: Path) -> dict[str, Any]:
@@ -28,13 +31,15 @@ def prepare(corpus: Path, labels: Sequence[str], params: PrepareParams, backbone
     A corpus's own split is respected; rows without one are split by label, each corpus for itself. Duplicates are dropped in
     train only: the test rows of a published split stay what they are, and rows that leak are counted.
     """
-    table = pq.read_table(corpus)
+    table = read_table(corpus)
     texts = [normalise(text) for text in table["text"].to_pylist()]
     names, own = table["label"].to_pylist(), table["split"].to_pylist()
     hashes = [content_hash(text) for text in texts]
     splits = _split(table["corpus"].to_pylist(), hashes, names, own, params.split)
     duplicates = drop_duplicates(hashes, names, splits)
     tokenizer = load_tokenizer(backbone.folder)
+    if params.max_length > (most := longest_text(backbone.folder, tokenizer)):
+        raise ParamsError(f"prepare.max_length: got {params.max_length}, but backbone {backbone.name} has {most} positions")
     ids, cut = _tokenise(tokenizer, texts, params.max_length)
     table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
     table = table.set_column(table.schema.get_field_index("hash"), "hash", pa.array(hashes))
@@ -43,7 +48,7 @@ def prepare(corpus: Path, labels: Sequence[str], params: PrepareParams, backbone
     table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
     table = table.filter(pa.array(duplicates.keep))
     counts: dict[str, Any] = {}
-    with atomic_folder(prepared) as partial:
+    with atomic_folder(prepared) as partial, full_disk_is_oserror():
         for split in SPLITS:
             rows = table.filter(pa.compute.equal(table["split"], split))
             if not rows.num_rows:
@@ -54,6 +59,7 @@ def prepare(corpus: Path, labels: Sequence[str], params: PrepareParams, backbone
             by_label = Counter(rows["label"].to_pylist())
             counts[split] = {"rows": rows.num_rows, "labels": {label: by_label[label] for label in labels}}
         tokenizer.save_pretrained(partial / TOKENIZER)
+        write_json(partial / BACKBONE, backbone.about())
     content = {
         "corpora": dict(sorted(Counter(table["corpus"].to_pylist()).items())),
         "splits": counts,
@@ -64,7 +70,7 @@ def prepare(corpus: Path, labels: Sequence[str], params: PrepareParams, backbone
             "crossing_splits": duplicates.crossing,
         },
         "tokens": {"mean": float(np.mean([len(row) for row in ids])), "max": max(map(len, ids)), "texts_cut": cut},
-        "backbone": {"name": backbone.name, "sha256": backbone.digest, "license": backbone.license},
+        "backbone": backbone.about(),
     }
     write_json(report, content)
     return content
@@ -77,7 +83,7 @@ def _split(
     for corpus in sorted(set(corpora)):
         rows = [i for i, name in enumerate(corpora) if name == corpus and own[i] is None]
         if rows:
-            drawn = stratified([hashes[i] for i in rows], [labels[i] for i in rows], params.validation, params.test, params.seed)
+            drawn = stratified(corpus, [hashes[i] for i in rows], [labels[i] for i in rows], params.validation, params.test, params.seed)
             for i, split in zip(rows, drawn, strict=True):
                 splits[i] = split
     return [split for split in splits if split is not None]

@@ -89,11 +89,13 @@ def register(
 
 
 def _set_alias(registry: ModelRegistry, versions: Sequence[ModelVersion], version: ModelVersion) -> list[str]:
-    """The first version becomes champion; a later one challenger, unless it is the champion already."""
-    has_champion = any(CHAMPION in v.aliases for v in versions)
+    """The first version becomes champion; a later one challenger, unless it is the champion already.
+
+    A missing champion is not replaced: somebody has taken the alias away.
+    """
     if CHAMPION in version.aliases:
         return sorted(version.aliases)
-    alias = CHALLENGER if has_champion else CHAMPION
+    alias = CHALLENGER if any(v.number != version.number for v in versions) else CHAMPION
     if alias not in version.aliases:
         registry.set_alias(alias, version.number)
     return sorted(version.aliases | {alias})
@@ -103,11 +105,7 @@ def _complete_run(
     tracker: ExperimentTracker, evidence: Evidence, settings: Mapping[str, str], lineage: Mapping[str, str], digest: str
 ) -> str:
     checkpoint = str(read_json(evidence.train, "dvc repro train").get("checkpoint_sha256", ""))
-    run = tracker.find({CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED})
-    if run is None:
-        run = tracker.start("train (rebuilt from files)", settings)
-        for epoch in _read_curves(evidence.curves):
-            tracker.log_metrics(run, epoch, int(epoch["epoch"]))
+    run = tracker.find({CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED}) or _rebuild_run(tracker, evidence, settings, checkpoint)
     metrics = read_json(evidence.metrics, "dvc repro evaluate")
     tracker.log_metrics(run, {f"test_{name}": float(value) for name, value in metrics.items()})
     tracker.log_files(run, sorted(p for p in evidence.bundle.iterdir()), BUNDLE_ARTIFACT)
@@ -115,6 +113,15 @@ def _complete_run(
     tracker.log_files(run, [path for path in evidence.inputs if path.exists()], "inputs")
     # The tags come last: a run that carries them is complete.
     tracker.finish(run, {**lineage, CHECKPOINT_TAG: checkpoint, BUNDLE_TAG: digest, STATE_TAG: REGISTERED})
+    return run
+
+
+def _rebuild_run(tracker: ExperimentTracker, evidence: Evidence, settings: Mapping[str, str], checkpoint: str) -> str:
+    """The run that ``train`` would have left; from here on it makes no difference which of them it is."""
+    run = tracker.start("train (rebuilt from files)", settings)
+    for epoch in _read_curves(evidence.curves):
+        tracker.log_metrics(run, epoch, int(epoch["epoch"]))
+    tracker.finish(run, {CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED})
     return run
 
 

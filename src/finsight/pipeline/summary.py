@@ -15,17 +15,19 @@ NEXT = (
 
 
 def read_summary(reports: Path) -> dict[str, Any]:
-    """The reports of every stage by name.
+    """The reports that both forms of the summary draw on, by name; the one of ``register`` where there is one.
 
     :raises ArtifactError: when a stage has not written its report yet.
     """
-    names = ("prepare", "train", "metrics", "export", "registration")
+    names = ["prepare", "train", "metrics", "export"]
+    if (reports / "registration.json").exists():  # it is not in git, the others are
+        names.append("registration")
     return {name: read_json(reports / f"{name}.json", "make repro") for name in names}
 
 
 def as_text(found: dict[str, Any]) -> str:
     """A screen for the terminal."""
-    metrics, export, registration = found["metrics"], found["export"], found["registration"]
+    metrics, export = found["metrics"], found["export"]
     lines = [
         "",
         f"  test accuracy   {_interval(metrics, 'accuracy')}   on {metrics['n']} rows",
@@ -36,7 +38,7 @@ def as_text(found: dict[str, Any]) -> str:
             f"  {name:<15} {m['bytes'] / 1e6:5.1f} MB, {m['texts_per_second']:,.0f} texts/s, {m['single_text_p50_ms']:.1f} ms for one, "
             f"{m['label_flip_rate']:.2%} of labels differ from the checkpoint"
         )
-    lines += [f"  registered      {_registered(registration)}", "", "  next:"]
+    lines += [f"  registered      {_registered(found.get('registration'))}", "", "  next:"]
     width = max(len(command) for command, _ in NEXT)
     lines += [f"    {command:<{width}}   {why}" for command, why in NEXT]
     return "\n".join([*lines, ""])
@@ -67,7 +69,9 @@ def _interval(metrics: dict[str, Any], name: str) -> str:
     return f"{metrics[name]:.3f} ({metrics[f'{name}_low']:.3f}–{metrics[f'{name}_high']:.3f})"
 
 
-def _registered(registration: dict[str, Any]) -> str:
+def _registered(registration: dict[str, Any] | None) -> str:
+    if registration is None:
+        return "not yet: `make repro` does"
     if registration["version"] is None:
         return f"run {registration['run']}, no version: this was experiment {registration.get('experiment')}"
     return f"{registration['model']} version {registration['version']}, {', '.join(registration['aliases'])}"

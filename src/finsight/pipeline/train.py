@@ -6,21 +6,25 @@ import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finsight.domain.labels import targets
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1, nll, softmax
-from finsight.errors import ParamsError
-from finsight.files import atomic_file, folder_digest, write_json
-from finsight.modeling.backbone import Backbone, load_model, load_tokenizer
+from finsight.errors import ArtifactError, ParamsError
+from finsight.files import atomic_file, folder_digest, read_json, write_json
+from finsight.modeling.backbone import load_model, load_tokenizer
 from finsight.modeling.checkpoint import save_checkpoint
 from finsight.modeling.device import deterministic, resolve_device, resolve_precision
 from finsight.modeling.training import Observer, Progress, fit
 from finsight.params.train import TrainParams
-from finsight.pipeline.prepared import TOKENIZER, read_rows
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, read_rows, read_table
+
+if TYPE_CHECKING:
+    from finsight.ports import Backbone
 
 
 def train(
@@ -37,6 +41,12 @@ def train(
 
     :param curves: CSV of loss and validation metrics by epoch, written anew after each, so that plots follow a running stage.
     """
+    tokenised = read_json(prepared / BACKBONE, "dvc repro prepare").get("sha256")
+    if tokenised != backbone.digest:
+        raise ArtifactError(
+            f"{prepared}: made for a backbone with weights {str(tokenised)[:12]}…, {backbone.name} now has {backbone.digest[:12]}…; "
+            "its files have changed: run `dvc repro --force prepare`"
+        )
     rows = {split: read_rows(prepared / f"{split}.parquet") for split in ("train", "validation")}
     device = resolve_device(params.device)
     dtype = resolve_precision(params.precision, device)
@@ -49,14 +59,18 @@ def train(
 
     started = time.monotonic()
     with deterministic(params.seed):
-        model = load_model(backbone.folder, labels, "eager" if device.type == "cpu" else "sdpa")
+        model = load_model(backbone.folder, labels, "eager" if device.type == "cpu" else "sdpa", new_head=True)
         pad_id = load_tokenizer(prepared / TOKENIZER).pad_token_id
 
         def measure(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> dict[str, float]:
             return validation_metrics(logits, actual, len(labels))
 
+        agreements = read_table(prepared / "train.parquet")["agreement"].to_pylist() if params.soft_labels else None
+        goal = targets(rows["train"].labels, len(labels), agreements).astype(np.float32)
         try:
-            fitted = fit(model, rows["train"], rows["validation"], params, int(pad_id), device, dtype, measure, [keep_curves, *observers])
+            fitted = fit(
+                model, rows["train"], goal, rows["validation"], params, int(pad_id), device, dtype, measure, [keep_curves, *observers]
+            )
         except torch.OutOfMemoryError:
             raise ParamsError(
                 f"train.batch_tokens: {params.batch_tokens} tokens a step do not fit into the memory of {device}; "
@@ -73,7 +87,7 @@ def train(
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 1),
         "rows_per_second": round(params.epochs * len(rows["train"]) / seconds, 1),
-        "backbone": {"name": backbone.name, "sha256": backbone.digest, "license": backbone.license},
+        "backbone": backbone.about(),
         "checkpoint_sha256": folder_digest(checkpoint),
     }
     write_json(report, content)

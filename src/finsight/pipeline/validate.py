@@ -17,6 +17,7 @@ from great_expectations.data_context import AbstractDataContext
 from finsight.errors import DataError
 from finsight.files import atomic_folder, write_json
 from finsight.params.validate import ValidateParams
+from finsight.pipeline.tables import read_table
 
 NAMED = 3  # rows that a message names
 
@@ -26,7 +27,7 @@ def validate(corpus: Path, labels: Sequence[str], params: ValidateParams, report
 
     :raises DataError: when a critical expectation fails, with the rows named.
     """
-    rows = pd.read_parquet(corpus)
+    rows = read_table(corpus).to_pandas()
     rows["repeat"] = rows.duplicated(["corpus", "text"])
     rows["conflict"] = rows.groupby("text")["label"].transform("nunique") > 1
     counts = rows["label"].value_counts().reindex(list(labels), fill_value=0)
