@@ -29,10 +29,10 @@ export: setup ## run the pipeline up to the exported, checked bundle
 	@$(BIN)/dvc repro export
 
 test: setup ## the tests, under 20 minutes on two cores
-	@$(BIN)/python -m pytest -m 'not long'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
 
 test-all: setup ## the tests and the long ones
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .

@@ -19,6 +19,8 @@ from ruamel.yaml import YAML
 from finsight.settings import quiet
 
 pytest_plugins = ["servers"]
+# The models here are tiny: a second thread costs more than it brings, and servers run beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPO = Path(__file__).resolve().parents[1]
 LABELS = ["negative", "neutral", "positive"]
