@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import REPO
+from conftest import shipped_params
 from finsight.errors import ParamsError
 from finsight.params.file import flatten, load_params
 
-PARAMS = REPO / "params.yaml"
+PARAMS = shipped_params()
 
 
 def changed(tmp_path: Path, key: str, value: Any) -> Path:
     yaml = YAML()
-    content = yaml.load(PARAMS.read_text())
+    content = yaml.load(PARAMS)
     *parents, last = key.split(".")
     section = content
     for name in parents:
@@ -31,8 +31,9 @@ def changed(tmp_path: Path, key: str, value: Any) -> Path:
     return path
 
 
-def test_the_shipped_file_loads_and_numbers_are_numbers() -> None:
-    params = load_params(PARAMS)
+def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    params = load_params(tmp_path / "params.yaml")
     assert isinstance(params.train.lr, float)
     assert flatten(params)["prepare.split.seed"] == str(params.prepare.split.seed)
     assert not any(key.startswith("corpora.phrasebank") for key in flatten(params))
@@ -99,12 +100,12 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, content: str | None, say
 
 def test_scientific_notation_is_a_number_as_dvc_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(re.sub(r"  lr: \S+", "  lr: 3e-5", PARAMS.read_text()))
+    path.write_text(re.sub(r"  lr: \S+", "  lr: 3e-5", PARAMS))
     assert load_params(path).train.lr == 3e-5
 
 
 def test_every_key_of_the_shipped_file_is_commented() -> None:
-    lines = PARAMS.read_text().splitlines()
+    lines = PARAMS.splitlines()
     for number, line in enumerate(lines):
         if not re.match(r" *[\w.-]+:( |$)", line) or re.match(r"      [\w.]+: [0-9a-f]{64}$", line):  # the digests are one list
             continue
