@@ -30,6 +30,7 @@ def main(checkpoint: Path, test: Path, metrics: Path, prepare_report: Path, bund
         params.export,
         params.prepare.max_length,
         licenses,
+        params.polarity,
         prepare_report,
         metrics,
         bundle,

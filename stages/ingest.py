@@ -8,16 +8,18 @@ from finsight.command import PATH, edge
 
 
 @click.command(help=__doc__)
+@click.option("--corrections", type=PATH, default=Path("data/corrections.csv"), help="CSV file: corrected labels by hash of the text.")
 @click.option("--corpus", type=PATH, required=True, help="Parquet file to write: the usable rows.")
 @click.option("--quarantine", type=PATH, required=True, help="Parquet file to write: the rejected rows.")
 @click.option("--report", type=PATH, required=True, help="JSON file to write: counts.")
 @edge
-def main(corpus: Path, quarantine: Path, report: Path) -> None:
+def main(corrections: Path, corpus: Path, quarantine: Path, report: Path) -> None:
     from finsight import bootstrap
     from finsight.pipeline.ingest import ingest
 
     params = bootstrap.load_params()
-    found = ingest(bootstrap.readers(params), params.labels, params.ingest, corpus, quarantine, report)
+    readers = bootstrap.readers(params)
+    found = ingest(readers, params.labels, params.ingest, params.corpora, corrections, corpus, quarantine, report)
     click.echo(f"{found['rows']} rows of {', '.join(found['corpora'])}, {found['quarantined']} quarantined")
 
 

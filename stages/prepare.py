@@ -1,4 +1,4 @@
-"""Normalise, split and tokenise the corpus; drop duplicates within train and count those that cross splits."""
+"""Normalise, split and tokenise the corpus; group near-duplicates, drop repeats within train, mark and count what leaks."""
 
 from pathlib import Path
 
@@ -14,11 +14,18 @@ from finsight.command import PATH, edge
 @edge
 def main(corpus: Path, prepared: Path, report: Path) -> None:
     from finsight import bootstrap
+    from finsight.adapters.progress import row_bars
+    from finsight.domain.protocol import in_words
     from finsight.pipeline.prepare import prepare
 
     params = bootstrap.load_params()
-    found = prepare(corpus, params.labels, params.prepare, bootstrap.backbone(params), prepared, report)
+    known_as = {name: params.corpora[name].known_as for name in params.ingest.corpora}
+    with row_bars() as progress:
+        found = prepare(
+            corpus, params.labels, known_as, params.prepare, bootstrap.backbone(params), bootstrap.token_cache(), prepared, report, progress
+        )
     click.echo(", ".join(f"{split['rows']} rows for {name}" for name, split in found["splits"].items()))
+    click.echo(in_words(found["protocol"]))
 
 
 if __name__ == "__main__":

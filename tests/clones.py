@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import REPO
+from conftest import REPO, shipped_params
 
 BIN = Path(sys.executable).parent
 EXTERNAL_README = "data/external/README.md"  # corpora that a developer has brought in stay behind
@@ -40,6 +40,13 @@ def environment(root: Path) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_", "AWS_"))} | mine | who
 
 
+def with_real_backbone(clone: Clone) -> Clone:
+    """The clone with the backbone that `make setup` has fetched, and with all processors, since it is not tiny."""
+    clone.env["FINSIGHT_CACHE"] = os.environ.get("FINSIGHT_CACHE") or str(Path.home() / ".cache/finsight")
+    clone.env.pop("OMP_NUM_THREADS", None)
+    return clone
+
+
 def copy_tree(root: Path, leave_out: tuple[str, ...] = ()) -> Clone:
     """What git knows of the tree, uncommitted changes included, in a repository of its own with nothing committed yet."""
     listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=REPO, capture_output=True, text=True, check=True)
@@ -49,6 +56,7 @@ def copy_tree(root: Path, leave_out: tuple[str, ...] = ()) -> Clone:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, root / name)
     (root / "dvc.lock").unlink(missing_ok=True)
+    (root / "params.yaml").write_text(shipped_params())
     run = Clone(root, environment(root))
     run("git", "init", "-q", "-b", "main")
     return run

@@ -192,6 +192,15 @@ def phrasebank() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def twitter() -> Path:
+    """Twitter financial news, where it is at hand (FINSIGHT_TWITTER, or beside the project)."""
+    folder = Path(os.environ.get("FINSIGHT_TWITTER", REPO.parent / "shared/data/twitter-financial-news"))
+    if not folder.is_dir():
+        pytest.skip("Twitter financial news is not at hand: set FINSIGHT_TWITTER to the folder of sent_train.csv and sent_valid.csv")
+    return folder
+
+
 @pytest.fixture
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder."""

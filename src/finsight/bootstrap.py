@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from finsight.params import file
 from finsight.params.file import Params, flatten
-from finsight.settings import Settings
+from finsight.settings import load_settings
 
 if TYPE_CHECKING:
+    from finsight.params.corpora import AnyCorpus
     from finsight.pipeline.tracking import Tracked
     from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
 
@@ -25,39 +26,52 @@ def load_params() -> Params:
     return params
 
 
+def reader(name: str, corpus: AnyCorpus) -> CorpusReader:
+    """A reader for one corpus, by its format."""
+    from finsight.adapters.fiqa_corpus import FiqaReader
+    from finsight.adapters.phrasebank_corpus import PhraseBankReader
+    from finsight.adapters.table_corpus import TableReader
+    from finsight.params.corpora import FiqaCorpus, PhraseBankCorpus
+
+    match corpus:
+        case PhraseBankCorpus():
+            return PhraseBankReader(name, corpus)
+        case FiqaCorpus():
+            return FiqaReader(name, corpus)
+        case _:
+            return TableReader(name, corpus)
+
+
 def readers(params: Params) -> dict[str, CorpusReader]:
     """A reader for each corpus that ``ingest.corpora`` names."""
-    from finsight.adapters.csv_corpus import CsvReader
-    from finsight.adapters.phrasebank_corpus import PhraseBankReader
-    from finsight.params.corpora import CsvCorpus
-
-    found: dict[str, CorpusReader] = {}
-    for name in params.ingest.corpora:
-        corpus = params.corpora[name]
-        found[name] = CsvReader(name, corpus) if isinstance(corpus, CsvCorpus) else PhraseBankReader(name, corpus)
-    return found
+    return {name: reader(name, params.corpora[name]) for name in params.ingest.corpora}
 
 
 def backbone(params: Params, name: str | None = None) -> Backbone:
     """The backbone that ``train.backbone`` (or ``name``) names, verified."""
     from finsight.adapters.backbones import fetch_backbone
 
-    settings = Settings()
+    settings = load_settings()
     return fetch_backbone(name or params.train.backbone, params.backbones, settings.cache, settings.s3_endpoint)
+
+
+def token_cache() -> Path:
+    """Where token ids are kept by content."""
+    return load_settings().cache / "tokens"
 
 
 def tracker(params: Params) -> ExperimentTracker:
     """MLflow, at the address of the settings."""
     from finsight.adapters.mlflow_store import MlflowTracker
 
-    return MlflowTracker(Settings().tracking_uri(), params.register_.experiment)
+    return MlflowTracker(load_settings().tracking_uri(), params.register_.experiment)
 
 
 def registry(params: Params) -> ModelRegistry:
     """MLflow's model registry, at the address of the settings."""
     from finsight.adapters.mlflow_store import MlflowRegistry
 
-    return MlflowRegistry(Settings().tracking_uri(), params.register_.model)
+    return MlflowRegistry(load_settings().tracking_uri(), params.register_.model)
 
 
 def tracked(params: Params) -> Tracked:

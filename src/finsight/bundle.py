@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,8 @@ class Manifest(BaseModel):
 
     :param graphs: format (``onnx-fp32``, …) → file name; the first is the reference.
     :param files: every other file of the bundle → its SHA-256.
+    :param polarity: label → place between worst (-1) and best (1); empty where the labels have no order.
+    :param protocol: what the metrics were measured on (see :mod:`finsight.domain.protocol`).
     :param pad_id: token id that fills short rows; masked, so its value does not move the logits.
     """
 
@@ -34,6 +36,8 @@ class Manifest(BaseModel):
     backbone: str
     backbone_sha256: str
     licenses: dict[str, str]
+    polarity: dict[str, float]
+    protocol: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]
 

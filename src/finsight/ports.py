@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,18 @@ from finsight.domain.records import Example, Rejection
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A pretrained encoder on disk: its name in params.yaml, its folder, the SHA-256 of its weights, its licence."""
+    """A pretrained encoder on disk.
+
+    :param name: what ``train.backbone`` calls it.
+    :param digest: SHA-256 of its weights.
+    :param trained_on: labelled corpora that it is known to have seen, as the literature calls them.
+    """
 
     name: str
     folder: Path
     digest: str
     license: str
+    trained_on: tuple[str, ...] = ()
 
     def about(self) -> dict[str, str]:
         """What reports and bundles say of it."""
@@ -35,6 +41,10 @@ class CorpusReader(Protocol):
 
         :raises DataError: when a file is missing, in another encoding or not of the format.
         """
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What reading found out beside the rows, for the report: ``encodings`` by file, ``mojibake_repaired``. Known once read."""
         ...
 
 

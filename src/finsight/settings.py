@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from finsight.errors import ParamsError
 
 # Each of these libraries reports usage unless told not to; docs/privacy.md lists them.
 _QUIET = {
@@ -16,7 +18,7 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ORT_DISABLE_TELEMETRY": "1",
-    # The hub is asked only by adapters/backbones.py, and only for a hub id that params.yaml names.
+    # The hub is asked only by adapters/hub.py, and only for a backbone that params.yaml names or a corpus that is being added.
     "HF_HUB_OFFLINE": "1",
     # Forked tokenizer threads warn on every subprocess otherwise.
     "TOKENIZERS_PARALLELISM": "true",
@@ -55,7 +57,10 @@ class Settings(BaseSettings):
     """MLflow server or database; SQLite in the clone's root when unset."""
 
     s3_endpoint: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL")
-    """S3-compatible endpoint for ``s3://`` backbones; AWS when unset."""
+    """S3-compatible endpoint for ``s3://`` backbones and corpora; AWS when unset."""
+
+    allow_private_urls: bool = False
+    """Whether ``finsight corpus add URL`` may ask loopback, private and link-local addresses."""
 
     api_key: SecretStr | None = None
     """Key that the service asks for; one is made at start and printed once when unset."""
@@ -63,3 +68,16 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """The MLflow address in use."""
         return self.mlflow_uri or f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    :raises ParamsError: when a variable has a value that can't be.
+    """
+    try:
+        return Settings()
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        name = str(first["loc"][0]).upper()
+        raise ParamsError(f"FINSIGHT_{name.removeprefix('FINSIGHT_')}: got {first['input']!r}; {first['msg']}") from None

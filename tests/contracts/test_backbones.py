@@ -1,10 +1,7 @@
 """Where a backbone comes from: wheel, folder, S3, hub. Each from a real source on this machine."""
 
 import hashlib
-import http.server
-import json
 import shutil
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ from finsight.errors import ArtifactError, ParamsError, UnreachableError
 from finsight.files import sha256
 from finsight.modeling.backbone import load_model
 from finsight.params.backbones import BackboneParams
+from servers import COMMIT, serve_hub
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -45,6 +43,7 @@ def index(tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) 
         folder="tiny/model",
         sha256={name: sha256(tiny_backbone / name) for name in NEEDED},
         license="Apache-2.0",
+        trained_on=[],
     )
     return wheel, entry
 
@@ -154,53 +153,13 @@ def test_s3_refusals_and_outages_are_one_line(
     assert "wrong" not in str(caught.value)
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
 @pytest.fixture
 def hub(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A server that speaks the hub's protocol for the repository acme/tiny at one commit; the paths it was asked for."""
-    asked: list[str] = []
+    """A hub with the repository acme/tiny at one commit; the paths it was asked for."""
     files = {p.name: p.read_bytes() for p in tiny_backbone.iterdir()} | {"pytorch_model.bin": b"a pickle"}
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def answer(self, body: bool) -> None:
-            asked.append(self.path)
-            name = self.path.rpartition("/")[2]
-            content, headers = b"", {}
-            listed: object = None
-            if self.path.startswith(f"/api/models/acme/tiny/revision/{COMMIT}"):
-                listed = {"id": "acme/tiny", "sha": COMMIT, "siblings": [{"rfilename": n} for n in files]}
-            elif self.path.startswith(f"/api/models/acme/tiny/tree/{COMMIT}"):
-                listed = [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in files.items()]
-            if listed is not None:
-                content, headers = json.dumps(listed).encode(), {"Content-Type": "application/json"}
-            elif self.path.startswith(f"/acme/tiny/resolve/{COMMIT}/") and name in files:
-                content = files[name]
-                headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            self.send_response(200 if headers else 404)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield asked
-    server.shutdown()
-    server.server_close()
+    with serve_hub("models", "acme/tiny", files) as (endpoint, asked):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        yield asked
 
 
 def test_a_hub_id_with_its_revision(hub: list[str], tiny_backbone: Path, tmp_path: Path) -> None:
@@ -216,3 +175,9 @@ def test_a_hub_that_does_not_know_the_revision_is_one_line(hub: list[str], tmp_p
     with pytest.raises(UnreachableError, match="hub repository acme/tiny@f{40}: .*check the id, the revision and the network"):
         fetch_backbone(f"acme/tiny@{'f' * 40}", {}, tmp_path, None)
     assert not list((tmp_path / "backbones").glob("*"))
+
+
+def test_a_hub_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UnreachableError, match="hub repository acme/tiny@.*: Connection refused at http://127.0.0.1:9/; check the network"):
+        fetch_backbone(f"acme/tiny@{COMMIT}", {}, tmp_path, None)

@@ -236,10 +236,12 @@ def test_a_corpus_is_downloaded_and_its_digest_checked(clone: Clone, tmp_path: P
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     try:
-        assert "404" in clone("finsight", "corpus", "add", "gone", f"{url}/none.csv", ok=False)
-        assert "expected 000" in clone("finsight", "corpus", "add", "bad", f"{url}/rows.csv", "--sha256", "0" * 64, ok=False)
+        assert "127.0.0.1: not a public address" in clone("finsight", "corpus", "add", "gone", f"{url}/none.csv", ok=False)
+        trusting = Clone(clone.root, {**clone.env, "FINSIGHT_ALLOW_PRIVATE_URLS": "1"})
+        assert "404" in trusting("finsight", "corpus", "add", "gone", f"{url}/none.csv", ok=False)
+        assert "expected 000" in trusting("finsight", "corpus", "add", "bad", f"{url}/rows.csv", "--sha256", "0" * 64, ok=False)
         assert not (clone.root / "data/external/bad").exists()
-        clone("finsight", "corpus", "add", "good", f"{url}/rows.csv", "--sha256", digest)
+        trusting("finsight", "corpus", "add", "good", f"{url}/rows.csv", "--sha256", digest)
         assert (clone.root / "data/external/good/rows.csv").is_file()
     finally:
         server.shutdown()

@@ -15,7 +15,7 @@ from conftest import REPO, STAGES
 PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())
 # The adapters that shape a stage's output, beside the use case itself.
 SHAPING = {
-    "ingest": ["finsight.adapters.csv_corpus", "finsight.adapters.phrasebank_corpus"],
+    "ingest": ["finsight.adapters.table_corpus", "finsight.adapters.phrasebank_corpus", "finsight.adapters.fiqa_corpus"],
     "evaluate": ["finsight.adapters.torch_classifier"],
     "export": ["finsight.adapters.torch_classifier", "finsight.adapters.onnx_classifier"],
 }

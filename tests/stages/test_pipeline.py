@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def fingerprint(project: Project, stage: str) -> dict[str, str]:
 
 def test_the_corpus_table_has_what_the_stages_need(finished: Project) -> None:
     table = pq.read_table(finished.root / "data/raw/corpus.parquet")
-    assert table.column_names == ["id", "hash", "text", "label", "corpus", "split", "agreement"]
+    assert table.column_names == ["id", "hash", "text", "label", "corpus", "split", "agreement", "date", "group"]
     assert table.num_rows == 240
     assert table["id"][0].as_py() == "starter/rows.csv:2"
     assert pq.read_table(finished.root / "data/raw/quarantine.parquet").num_rows == 0
@@ -82,7 +83,7 @@ def test_metrics_can_be_recomputed_from_the_predictions(finished: Project) -> No
         assert got[f"f1_{LABELS[i]}"] == pytest.approx(f1)
     assert got["accuracy_low"] <= got["accuracy"] <= got["accuracy_high"]
     assert got["macro_f1_low"] <= got["macro_f1"] <= got["macro_f1_high"]
-    assert all(isinstance(value, (int, float)) for value in got.values())
+    assert all(isinstance(value, (int, float)) for name, value in got.items() if name != "protocol")
 
 
 def test_nothing_pickled_is_written(finished: Project) -> None:
@@ -93,8 +94,8 @@ def test_nothing_pickled_is_written(finished: Project) -> None:
 
 def test_data_docs_open_with_a_page(finished: Project) -> None:
     page = (finished.root / "reports/data_docs/index.html").read_text()
-    assert "rows of the corpus" in page
-    assert "labels of the corpus" in page
+    for suite in ("columns of the corpus", "all corpora", "corpus starter"):
+        assert suite in page
 
 
 def test_the_bundle_carries_no_trace_of_this_machine(finished: Project) -> None:
@@ -124,7 +125,7 @@ def kill(project: Project, stage: str, target: str, call: int) -> None:
         ("ingest", "pathlib:Path.replace", 1),
         ("ingest", "pathlib:Path.replace", 3),
         ("validate", "pathlib:Path.replace", 1),
-        ("prepare", "pyarrow.parquet:write_table", 2),
+        ("prepare", "pyarrow.parquet:ParquetWriter.write_table", 2),
         ("prepare", "pathlib:Path.replace", 2),
         ("train", "torch.optim:AdamW.step", 2),
         ("train", "pathlib:Path.replace", 1),
@@ -298,9 +299,51 @@ def test_a_users_own_labels_go_all_the_way(make_project: Callable[[str], Project
     mapped = {"negative": "down", "neutral": "down", "positive": "up"}
     write_csv(project.root / "data/starter/rows.csv", [{**row, "label": mapped[row["label"]]} for row in starter_rows(240)])
     project.set(labels=["down", "up"])
-    project.run(*STAGES[:6])
-    assert json.loads((project.root / "models/bundle/bundle.json").read_text())["labels"] == ["down", "up"]
-    assert {"f1_down", "f1_up"} <= set(project.json("metrics.json"))
+    assert "polarity: got ['negative', 'neutral', 'positive'], expected a number for each of ['down', 'up']" in project.fail("ingest")
+    project.set(polarity={})
+    project.run(*STAGES)
+    manifest = json.loads((project.root / "models/bundle/bundle.json").read_text())
+    assert (manifest["labels"], manifest["polarity"]) == (["down", "up"], {})
+    metrics = project.json("metrics.json")
+    assert {"f1_down", "f1_up"} <= set(metrics)
+    assert "ordinal_error" not in metrics
+    summary = subprocess.run(
+        [sys.executable, "-m", "finsight.cli", "summary"], cwd=project.root, capture_output=True, text=True, check=True
+    ).stdout
+    assert "ordinal error   off: params.yaml states no polarity" in summary
+
+
+def test_a_correction_changes_a_label_and_is_counted(make_project: Callable[[str], Project]) -> None:
+    project = make_project("corrections")
+    project.run("ingest", "validate")
+    rows = pq.read_table(project.root / "data/raw/corpus.parquet").to_pylist()
+    path = project.root / "data/corrections.csv"
+    other = "negative" if rows[7]["label"] != "negative" else "positive"
+    # The list of suspects is itself a file of corrections: those that are left as they are count as confirmed.
+    suspects = (project.root / "reports/suspects.csv").read_text()
+    path.write_text(f"hash,label\n{rows[7]['hash']},{other}\n{rows[8]['hash']},\n{'0' * 32},neutral\n")
+    project.run("ingest")
+    changed = {row["id"]: row["label"] for row in pq.read_table(project.root / "data/raw/corpus.parquet").to_pylist()}
+    assert project.json("ingest.json")["corrections"] == {"changed": 1, "left_out": 1, "confirmed": 0, "unmatched": 1}
+    assert changed[rows[7]["id"]] == other
+    assert rows[8]["id"] not in changed
+    path.write_text(suspects)
+    project.run("ingest")
+    found = project.json("ingest.json")["corrections"]
+    assert found["confirmed"] == suspects.count("\n") - 1 > 0
+    assert found["changed"] == found["left_out"] == 0
+
+
+def test_the_protocol_travels_from_prepare_to_the_registry(finished: Project) -> None:
+    from mlflow import MlflowClient
+
+    stamp = finished.json("prepare.json")["protocol"]
+    assert stamp == finished.json("metrics.json")["protocol"]
+    assert stamp == json.loads((finished.root / "models/bundle/bundle.json").read_text())["protocol"]
+    assert (stamp["kind"], stamp["contaminated"]) == ("in-domain", [])
+    version = MlflowClient(finished.env["MLFLOW_TRACKING_URI"]).get_model_version_by_alias("finsight", "champion")
+    assert version.tags["protocol"] == "in-domain (starter: stratified, seed 42); no leaks"
+    assert version.tags["contaminated"] == "no"
 
 
 def test_quarantined_rows_are_kept_with_reason_and_position(make_project: Callable[[str], Project]) -> None:

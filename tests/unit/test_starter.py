@@ -3,10 +3,16 @@
 import csv
 import re
 from collections import Counter, defaultdict
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from conftest import LABELS, REPO
+from finsight.domain.dedup import equal_pairs, groups, min_hashes, near_groups
+from finsight.domain.records import normalise
+from finsight.pipeline.words import features, split_words
 
 FILES = sorted((REPO / "data/starter").glob("*.csv"))
 CARD = (REPO / "data/README.md").read_text()
@@ -49,3 +55,15 @@ def test_hardly_a_row_shares_six_words_with_another(rows: dict[str, list[dict[st
             runs[tuple(words[i : i + 6])].add(text)
     sharing = {text for texts in runs.values() if len(texts) > 1 for text in texts}
     assert len(sharing) / len(everything) < 0.01
+
+
+def test_nothing_of_it_is_a_near_duplicate_of_the_phrasebank(rows: dict[str, list[dict[str, str]]], phrasebank: Path) -> None:
+    ours = [normalise(row["text"]) for file in rows.values() for row in file]
+    lines = (phrasebank / "Sentences_50Agree.txt").read_bytes().decode("latin-1").split("\r\n")
+    public = [normalise(line.rpartition("@")[0]) for line in lines if line]
+    texts = ours + public
+    sets, offsets, in_order = features(split_words(pa.array(texts)))
+    root = groups(equal_pairs(in_order), np.arange(len(texts)))
+    found = near_groups(root, *min_hashes(sets, offsets), sets, offsets, 0.7)
+    shared = set(found[: len(ours)].tolist()) & set(found[len(ours) :].tolist())
+    assert not shared, [texts[i] for i in shared]

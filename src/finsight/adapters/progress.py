@@ -1,12 +1,28 @@
-"""A training run in the terminal."""
+"""Long work in the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 from tqdm import tqdm
 
 from finsight.modeling.training import Progress
+
+
+@contextmanager
+def row_bars() -> Iterator[Callable[[str, int], None]]:
+    """A bar for each kind of work on rows, shown once it has taken a second: ``progress("tokenised", 65536)``."""
+    with ExitStack() as bars:
+        shown: dict[str, tqdm[Any]] = {}
+
+        def progress(what: str, rows: int) -> None:
+            if what not in shown:
+                shown[what] = bars.enter_context(tqdm(unit=" rows", desc=what, delay=1, dynamic_ncols=True))
+            shown[what].update(rows)
+
+        yield progress
 
 
 class ProgressBar:

@@ -79,3 +79,16 @@ def headline(actual: Ints, probs: Floats, labels: Sequence[str]) -> dict[str, fl
     for i, label in enumerate(labels):
         flat |= {f"precision_{label}": float(precision[i]), f"recall_{label}": float(recall[i]), f"f1_{label}": float(f1[i])}
     return flat
+
+
+def ordinal_error(actual: Ints, predicted: Ints, polarity: Sequence[float]) -> float:
+    """Mean distance between the polarities of the actual and the predicted label, in [0, 2].
+
+    With -1, 0, 1 a miss by one step counts 1 and an opposite one 2. (Mean absolute error of ordinal classification; Baccianella,
+    Esuli, Sebastiani 2009.)
+
+    :param actual: label indices (n,); ``predicted`` likewise.
+    :param polarity: of each label, in [-1, 1].
+    """
+    place = np.asarray(polarity, dtype=np.float64)
+    return float(np.abs(place[actual] - place[predicted]).mean())

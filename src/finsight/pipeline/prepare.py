@@ -1,98 +1,193 @@
-"""Prepare: normalised, split, freed of duplicates, tokenised."""
+"""Prepare: normalised, near-duplicates grouped, split, freed of repeats, tokenised. Twice through the corpus, by row group."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import PreTrainedTokenizerFast
+from numpy.typing import NDArray
 
-from finsight.domain.dedup import drop_duplicates
-from finsight.domain.records import SPLITS, content_hash, normalise
-from finsight.domain.splits import stratified
+from finsight.domain.protocol import protocol
+from finsight.domain.splits import NAMES, TRAIN, Codes
 from finsight.errors import DataError, ParamsError
 from finsight.files import atomic_folder, full_disk_is_oserror, write_json
 from finsight.modeling.backbone import load_tokenizer, longest_text
-from finsight.params.prepare import PrepareParams, SplitParams
-from finsight.pipeline.tables import BACKBONE, TOKENIZER, read_table
+from finsight.modeling.tokens import TextTokenizer
+from finsight.params.prepare import PrepareParams
+from finsight.pipeline.grouping import Corpus, Report, read_corpus
+from finsight.pipeline.splitting import NO_SPLIT, Columns, names, split_rows
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, map_row_groups
+from finsight.pipeline.texts import normal_texts
+from finsight.pipeline.token_cache import Tokens, cache_key, cached_tokens, drop_unused
+from finsight.pipeline.words import split_words
 
 if TYPE_CHECKING:
     from finsight.ports import Backbone
 
 
-def prepare(corpus: Path, labels: Sequence[str], params: PrepareParams, backbone: Backbone, prepared: Path, report: Path) -> dict[str, Any]:
+def prepare(
+    corpus: Path,
+    labels: Sequence[str],
+    known_as: Mapping[str, str | None],
+    params: PrepareParams,
+    backbone: Backbone,
+    cache: Path,
+    prepared: Path,
+    report: Path,
+    progress: Report | None = None,
+) -> dict[str, Any]:
     """Write ``prepared/{train,validation,test}.parquet`` and the tokenizer; return what ``report`` says.
 
-    A corpus's own split is respected; rows without one are split by label, each corpus for itself. Duplicates are dropped in
-    train only: the test rows of a published split stay what they are, and rows that leak are counted.
+    Equal texts are dropped in train only: the test rows of a published split stay what they are, and rows that leak are marked and
+    counted.
+
+    :param known_as: corpus → its name in the literature, if it has one.
+    :param cache: folder of token ids by content.
+    :param progress: is told what was done to how many more rows.
     """
-    table = read_table(corpus)
-    texts = [normalise(text) for text in table["text"].to_pylist()]
-    names, own = table["label"].to_pylist(), table["split"].to_pylist()
-    hashes = [content_hash(text) for text in texts]
-    splits = _split(table["corpus"].to_pylist(), hashes, names, own, params.split)
-    duplicates = drop_duplicates(hashes, names, splits)
     tokenizer = load_tokenizer(backbone.folder)
     if params.max_length > (most := longest_text(backbone.folder, tokenizer)):
         raise ParamsError(f"prepare.max_length: got {params.max_length}, but backbone {backbone.name} has {most} positions")
-    ids, cut = _tokenise(tokenizer, texts, params.max_length)
-    table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
-    table = table.set_column(table.schema.get_field_index("hash"), "hash", pa.array(hashes))
-    table = table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits))
-    table = table.append_column("label_id", pa.array([list(labels).index(name) for name in names], pa.int16()))
-    table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
-    table = table.filter(pa.array(duplicates.keep))
-    counts: dict[str, Any] = {}
+    found = read_corpus(corpus, params.near_duplicates, progress)
+    splits = split_rows(found.columns, found.unit_of, params.split)
+    if missing := [name for number, name in enumerate(NAMES) if number not in splits]:
+        what = " and ".join(missing)
+        raise DataError(f"{corpus}: no rows for {what}; the corpora's own splits have none: add a corpus, or set prepare.split.own: false")
+    repeated, conflicting = _repeats(found.columns, splits)
+    leaks = _leaks(found, splits)
+    extra = {
+        "split": pa.array(names(splits), pa.string()),
+        "leak": pa.array(leaks, pa.string()),
+        # The content hash of a group's first row names the group beyond this run.
+        "near_group": pa.array(found.columns.hashes, pa.string()).take(pa.array(found.near)),
+    }
+    kept = (splits != NO_SPLIT) & ~repeated
+    definition = tokenizer.backend_tokenizer.to_str()
     with atomic_folder(prepared) as partial, full_disk_is_oserror():
-        for split in SPLITS:
-            rows = table.filter(pa.compute.equal(table["split"], split))
-            if not rows.num_rows:
-                raise DataError(
-                    f"{corpus}: no rows for {split}; the corpora's own splits have none, add a corpus or drop its split in params.yaml"
-                )
-            pq.write_table(rows, partial / f"{split}.parquet")
-            by_label = Counter(rows["label"].to_pylist())
-            counts[split] = {"rows": rows.num_rows, "labels": {label: by_label[label] for label in labels}}
+        counts, tokens = _write(corpus, labels, TextTokenizer(definition, params.max_length), extra, kept, cache, partial, progress)
         tokenizer.save_pretrained(partial / TOKENIZER)
         write_json(partial / BACKBONE, backbone.about())
-    content = {
-        "corpora": dict(sorted(Counter(table["corpus"].to_pylist()).items())),
+    drop_unused(cache)
+    content = _content(found, splits, leaks, params, known_as, backbone) | {
+        "duplicates": {"dropped_in_train": int(repeated.sum()), "conflicting": conflicting},
         "splits": counts,
-        "own_split": sum(split is not None for split in own),
-        "duplicates": {
-            "dropped_in_train": duplicates.dropped,
-            "conflicting": duplicates.conflicting,
-            "crossing_splits": duplicates.crossing,
-        },
-        "tokens": {"mean": float(np.mean([len(row) for row in ids])), "max": max(map(len, ids)), "texts_cut": cut},
-        "backbone": backbone.about(),
+        "tokens": tokens,
     }
     write_json(report, content)
     return content
 
 
-def _split(
-    corpora: Sequence[str], hashes: Sequence[str], labels: Sequence[str], own: Sequence[str | None], params: SplitParams
-) -> list[str]:
-    splits = list(own)
-    for corpus in sorted(set(corpora)):
-        rows = [i for i, name in enumerate(corpora) if name == corpus and own[i] is None]
-        if rows:
-            drawn = stratified(corpus, [hashes[i] for i in rows], [labels[i] for i in rows], params.validation, params.test, params.seed)
-            for i, split in zip(rows, drawn, strict=True):
-                splits[i] = split
-    return [split for split in splits if split is not None]
+def _repeats(columns: Columns, splits: Codes) -> tuple[NDArray[np.bool_], int]:
+    """The rows of train whose text stands earlier in train, and how many of them have another label there."""
+    train = np.flatnonzero(splits == TRAIN)
+    order = train[np.argsort(columns.texts[train], kind="stable")]
+    texts = columns.texts[order]
+    fresh = np.r_[True, texts[1:] != texts[:-1]]
+    first = order[np.flatnonzero(fresh)[np.cumsum(fresh) - 1]]
+    dropped = np.zeros(len(splits), dtype=bool)
+    dropped[order[~fresh]] = True
+    return dropped, int((columns.labels[first] != columns.labels[order]).sum())
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int) -> tuple[list[list[int]], int]:
-    """Token ids of each text, cut to ``max_length``, and how many were cut."""
-    encoded = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False, return_overflowing_tokens=True)
-    first = {row: i for i, row in reversed(list(enumerate(encoded["overflow_to_sample_mapping"])))}
-    ids = [encoded["input_ids"][first[row]] for row in range(len(texts))]
-    pieces = Counter(encoded["overflow_to_sample_mapping"])
-    return ids, sum(n > 1 for n in pieces.values())
+def _leaks(found: Corpus, splits: Codes) -> NDArray[np.object_]:
+    """For each row of validation and test: ``equal`` when its text stands in train, ``near`` when a near-duplicate does, else None."""
+    train = splits == TRAIN
+    in_train = np.zeros(len(splits), dtype=bool)
+    in_train[found.near[train]] = True
+    leaking = np.flatnonzero((splits > TRAIN) & in_train[found.near])
+    leaks = np.full(len(splits), None, dtype=object)
+    leaks[leaking] = np.where(np.isin(found.columns.texts[leaking], found.columns.texts[train]), "equal", "near")
+    return leaks
+
+
+def _write(
+    corpus: Path,
+    labels: Sequence[str],
+    tokenizer: TextTokenizer,
+    extra: Mapping[str, pa.Array],
+    kept: NDArray[np.bool_],
+    cache: Path,
+    folder: Path,
+    progress: Report | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tokenise each row group and append its rows to their splits; return the counts of splits and of tokens."""
+    counts: dict[str, Any] = {split: {"rows": 0, "labels": dict.fromkeys(labels, 0)} for split in NAMES}
+    lengths, cut, start = Counter[int](), 0, 0
+    with ExitStack() as files:
+        writers: dict[str, pq.ParquetWriter] = {}
+        for table, more in map_row_groups(corpus, lambda table: _tokenise(table, labels, tokenizer, cache)):
+            n, cut = table.num_rows, cut + more
+            for name, column in extra.items():
+                table = _with(table, name, column.slice(start, n))
+            sizes, times = np.unique(pa.compute.list_value_length(table["input_ids"]).to_numpy(), return_counts=True)
+            lengths.update(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
+            table = table.filter(pa.array(kept[start : start + n]))
+            start += n
+            for split in NAMES:
+                rows = table.filter(pa.compute.equal(table["split"], split))
+                if split not in writers:
+                    writers[split] = files.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", rows.schema))
+                if rows.num_rows:
+                    writers[split].write_table(rows)
+                counts[split]["rows"] += rows.num_rows
+                for label, rows_of_it in Counter(rows["label"].to_pylist()).items():
+                    counts[split]["labels"][label] += rows_of_it
+            if progress:
+                progress("tokenised", n)
+    mean = sum(size * n for size, n in lengths.items()) / sum(lengths.values())
+    return counts, {"mean": mean, "max": max(lengths), "texts_cut": cut}
+
+
+def _tokenise(table: pa.Table, labels: Sequence[str], tokenizer: TextTokenizer, cache: Path) -> tuple[pa.Table, int]:
+    """A row group with normalised texts, label numbers and token ids, and how many texts were cut."""
+    texts = normal_texts(table["text"])
+
+    def make() -> Tokens:
+        words = split_words(texts)
+        return tokenizer.encode(texts.to_pylist(), words.vocabulary, words.codes, words.offsets)
+
+    ids, offsets, cut = cached_tokens(cache, cache_key(tokenizer.definition, tokenizer.max_length, table["hash"].to_pylist()), make)
+    numbers = pa.compute.index_in(table["label"], pa.array(labels, pa.string())).cast(pa.int16())
+    table = _with(_with(table, "text", texts), "label_id", numbers)
+    return _with(table, "input_ids", pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int32()))), cut
+
+
+def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with a column set or appended."""
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
+
+
+def _content(
+    found: Corpus, splits: Codes, leaks: NDArray[np.object_], params: PrepareParams, known_as: Mapping[str, str | None], backbone: Backbone
+) -> dict[str, Any]:
+    columns, split = found.columns, params.split
+    sizes = np.bincount(found.near)
+    drawn = split.method + (f" {split.fold} of {split.folds}" if split.method == "kfold" else "")
+    how, present = {}, {}
+    for number, corpus in enumerate(columns.corpus_names):
+        mine = columns.corpora == number
+        own = split.own and bool((columns.own[mine] != NO_SPLIT).any())
+        how[corpus] = "held out" if corpus in split.held_out else "its own" if own else f"{drawn}, seed {split.seed}"
+        present[corpus] = {NAMES[code] for code in np.unique(splits[mine]).tolist() if code != NO_SPLIT}
+    leaking = {
+        name: {"equal": int((leaks[splits == code] == "equal").sum()), "near": int((leaks[splits == code] != None).sum())}  # noqa: E711
+        for code, name in enumerate(NAMES)
+        if code != TRAIN
+    }
+    train, test = ([corpus for corpus, has in present.items() if name in has] for name in ("train", "test"))
+    return {
+        "corpora": {corpus: int((columns.corpora == number).sum()) for number, corpus in enumerate(columns.corpus_names)},
+        "own_split": int((columns.own != NO_SPLIT).sum()),
+        "set_aside": int((splits == NO_SPLIT).sum()),
+        "near_duplicates": {"rows": int(sizes[sizes > 1].sum()), "groups": int((sizes > 1).sum()), "largest": int(sizes.max())},
+        "leaks": leaking,
+        "protocol": protocol(train, test, known_as, how, leaking["test"], backbone.trained_on),
+        "backbone": backbone.about(),
+    }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finsight.bundle import bundle_digest, read_bundle
+from finsight.domain.protocol import in_words
 from finsight.errors import ArtifactError
 from finsight.files import read_json, write_json
 from finsight.params.register import RegisterParams
@@ -70,17 +71,18 @@ def register(
     :param lineage: tags that say where the result came from.
     :param experiment: name of the DVC experiment that runs, if one does; it makes a version only with ``register.experiments``.
     """
-    read_bundle(evidence.bundle)
+    stamp = read_bundle(evidence.bundle).protocol
+    tags = {**lineage, "protocol": in_words(stamp), "contaminated": ", ".join(stamp["contaminated"]) or "no"}
     digest = bundle_digest(evidence.bundle)
     versions = registry.versions()
     version = next((v for v in versions if v.bundle_digest == digest), None)
     if version:
         run = version.run
     else:
-        run = tracker.find({BUNDLE_TAG: digest, STATE_TAG: REGISTERED}) or _complete_run(tracker, evidence, settings, lineage, digest)
+        run = tracker.find({BUNDLE_TAG: digest, STATE_TAG: REGISTERED}) or _complete_run(tracker, evidence, settings, tags, digest)
     content: dict[str, Any] = {"model": params.model, "version": None, "aliases": [], "run": run, "bundle_sha256": digest}
     if experiment is None or params.experiments:
-        version = version or registry.create(run, BUNDLE_ARTIFACT, digest, lineage)
+        version = version or registry.create(run, BUNDLE_ARTIFACT, digest, tags)
         content |= {"version": version.number, "aliases": _set_alias(registry, versions, version)}
     else:
         content["experiment"] = experiment
@@ -101,18 +103,16 @@ def _set_alias(registry: ModelRegistry, versions: Sequence[ModelVersion], versio
     return sorted(version.aliases | {alias})
 
 
-def _complete_run(
-    tracker: ExperimentTracker, evidence: Evidence, settings: Mapping[str, str], lineage: Mapping[str, str], digest: str
-) -> str:
+def _complete_run(tracker: ExperimentTracker, evidence: Evidence, settings: Mapping[str, str], tags: Mapping[str, str], digest: str) -> str:
     checkpoint = str(read_json(evidence.train, "dvc repro train").get("checkpoint_sha256", ""))
     run = tracker.find({CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED}) or _rebuild_run(tracker, evidence, settings, checkpoint)
     metrics = read_json(evidence.metrics, "dvc repro evaluate")
-    tracker.log_metrics(run, {f"test_{name}": float(value) for name, value in metrics.items()})
+    tracker.log_metrics(run, {f"test_{name}": float(value) for name, value in metrics.items() if isinstance(value, int | float)})
     tracker.log_files(run, sorted(p for p in evidence.bundle.iterdir()), BUNDLE_ARTIFACT)
     tracker.log_files(run, evidence.reports, "reports")
     tracker.log_files(run, [path for path in evidence.inputs if path.exists()], "inputs")
     # The tags come last: a run that carries them is complete.
-    tracker.finish(run, {**lineage, CHECKPOINT_TAG: checkpoint, BUNDLE_TAG: digest, STATE_TAG: REGISTERED})
+    tracker.finish(run, {**tags, CHECKPOINT_TAG: checkpoint, BUNDLE_TAG: digest, STATE_TAG: REGISTERED})
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from finsight.domain.protocol import in_words
 from finsight.files import read_json
 
 NEXT = (
@@ -32,7 +33,15 @@ def as_text(found: dict[str, Any]) -> str:
         "",
         f"  test accuracy   {_interval(metrics, 'accuracy')}   on {metrics['n']} rows",
         f"  test macro-F1   {_interval(metrics, 'macro_f1')}",
+        f"  protocol        {in_words(metrics['protocol'])}",
     ]
+    if "n_without_leaks" in metrics:
+        lines.append(
+            f"  without leaks   accuracy {metrics['accuracy_without_leaks']:.3f}, macro-F1 {metrics['macro_f1_without_leaks']:.3f} "
+            f"on {metrics['n_without_leaks']} rows"
+        )
+    if "ordinal_error" not in metrics:
+        lines.append("  ordinal error   off: params.yaml states no polarity")
     for name, m in export["formats"].items():
         lines.append(
             f"  {name:<15} {m['bytes'] / 1e6:5.1f} MB, {m['texts_per_second']:,.0f} texts/s, {m['single_text_p50_ms']:.1f} ms for one, "

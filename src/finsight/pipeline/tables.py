@@ -1,27 +1,66 @@
-"""Reading the tables that earlier stages wrote."""
+"""The Parquet tables between stages."""
 
 from __future__ import annotations
 
+import csv
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finsight.errors import ArtifactError
+from finsight.files import atomic_file
 from finsight.modeling.batching import Rows
 
 # Beside the splits in the prepared folder.
 TOKENIZER, BACKBONE = "tokenizer", "backbone.json"
 
+T = TypeVar("T")
 
-def read_table(path: Path) -> pa.Table:
-    """A Parquet file with all its columns.
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file with all its columns, or the named ones.
 
     :raises ArtifactError: when it is missing or damaged.
     """
+    with _refusing(path):
+        return pq.read_table(path, columns=columns)
+
+
+def map_row_groups(path: Path, work: Callable[[pa.Table], T], columns: Sequence[str] | None = None) -> Iterator[T]:
+    """What ``work`` makes of each row group, in their order; as many are worked on at once as there are processors.
+
+    Threads do, since Arrow, NumPy and the tokenizers leave the interpreter free; only a few groups are in memory at any time.
+
+    :raises ArtifactError: when the file is missing or damaged.
+    """
+
+    def one(group: int) -> T:
+        return work(pq.ParquetFile(path).read_row_group(group, columns))
+
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with _refusing(path), ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[T]] = deque()
+        for group in range(pq.ParquetFile(path).num_row_groups):
+            waiting.append(pool.submit(one, group))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
     try:
-        return pq.read_table(path)
+        yield
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
     except pa.ArrowInvalid as error:
@@ -30,8 +69,18 @@ def read_table(path: Path) -> pa.Table:
         ) from None
 
 
-def read_rows(path: Path) -> Rows:
-    """The token ids and label indices of a prepared split, for training."""
-    table = read_table(path)
-    ids = [np.asarray(row, dtype=np.int32) for row in table["input_ids"].to_pylist()]
-    return Rows(ids, table["label_id"].to_numpy().astype(np.int64))
+def read_rows(path: Path) -> tuple[Rows, list[int | None]]:
+    """The token ids and label indices of a prepared split, for training, and each row's annotator agreement."""
+    table = read_table(path, ["input_ids", "label_id", "agreement"])
+    ids = table["input_ids"].combine_chunks()
+    values, offsets = ids.values.to_numpy(), ids.offsets.to_numpy()
+    rows = [values[start:end] for start, end in pairwise(offsets)]
+    return Rows(rows, table["label_id"].to_numpy().astype(np.int64)), table["agreement"].to_pylist()
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file for a plot: the columns of the first row."""
+    with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

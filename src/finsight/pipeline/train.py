@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 from finsight.domain.labels import targets
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1, nll, softmax
 from finsight.errors import ArtifactError, ParamsError
-from finsight.files import atomic_file, folder_digest, read_json, write_json
+from finsight.files import folder_digest, read_json, write_json
 from finsight.modeling.backbone import load_model, load_tokenizer
 from finsight.modeling.checkpoint import save_checkpoint
 from finsight.modeling.device import deterministic, resolve_device, resolve_precision
 from finsight.modeling.training import Observer, Progress, fit
 from finsight.params.train import TrainParams
-from finsight.pipeline.tables import BACKBONE, TOKENIZER, read_rows, read_table
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, read_rows, write_csv
 
 if TYPE_CHECKING:
     from finsight.ports import Backbone
@@ -47,7 +46,7 @@ def train(
             f"{prepared}: made for a backbone with weights {str(tokenised)[:12]}…, {backbone.name} now has {backbone.digest[:12]}…; "
             "its files have changed: run `dvc repro --force prepare`"
         )
-    rows = {split: read_rows(prepared / f"{split}.parquet") for split in ("train", "validation")}
+    (rows, agreements), (validation, _) = (read_rows(prepared / f"{split}.parquet") for split in ("train", "validation"))
     device = resolve_device(params.device)
     dtype = resolve_precision(params.precision, device)
     history: list[Mapping[str, float]] = []
@@ -55,7 +54,7 @@ def train(
     def keep_curves(progress: Progress) -> None:
         if progress.metrics:
             history.append(progress.metrics)
-            write_curves(curves, history)
+            write_csv(curves, history)
 
     started = time.monotonic()
     with deterministic(params.seed):
@@ -65,12 +64,9 @@ def train(
         def measure(logits: NDArray[np.float32], actual: NDArray[np.int64]) -> dict[str, float]:
             return validation_metrics(logits, actual, len(labels))
 
-        agreements = read_table(prepared / "train.parquet")["agreement"].to_pylist() if params.soft_labels else None
-        goal = targets(rows["train"].labels, len(labels), agreements).astype(np.float32)
+        goal = targets(rows.labels, len(labels), agreements if params.soft_labels else None).astype(np.float32)
         try:
-            fitted = fit(
-                model, rows["train"], goal, rows["validation"], params, int(pad_id), device, dtype, measure, [keep_curves, *observers]
-            )
+            fitted = fit(model, rows, goal, validation, params, int(pad_id), device, dtype, measure, [keep_curves, *observers])
         except torch.OutOfMemoryError:
             raise ParamsError(
                 f"train.batch_tokens: {params.batch_tokens} tokens a step do not fit into the memory of {device}; "
@@ -81,12 +77,12 @@ def train(
     content = {
         "best_epoch": fitted.epoch,
         **{k: v for k, v in fitted.epochs[fitted.epoch - 1].items() if k != "epoch"},
-        "rows": len(rows["train"]),
+        "rows": len(rows),
         "device": device.type,
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 1),
-        "rows_per_second": round(params.epochs * len(rows["train"]) / seconds, 1),
+        "rows_per_second": round(params.epochs * len(rows) / seconds, 1),
         "backbone": backbone.about(),
         "checkpoint_sha256": folder_digest(checkpoint),
     }
@@ -99,11 +95,3 @@ def validation_metrics(logits: NDArray[np.float32], actual: NDArray[np.int64], k
     probs = softmax(logits)
     matrix = confusion_matrix(actual, probs.argmax(axis=1), k)
     return {"loss": nll(actual, probs), "accuracy": float(accuracy(matrix)), "macro_f1": float(macro_f1(matrix))}
-
-
-def write_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """One line an epoch, a column a metric."""
-    with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
