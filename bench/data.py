@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 REPO = Path(__file__).resolve().parents[1]
 PEER = "datasets-map"
+ALLOWED_MIB = 2e9 / 2**20
 STAGES = ("ingest", "validate", "prepare")
 
 # Run in a process of its own: imports first, then the clock.
@@ -117,24 +118,34 @@ def child(code: str, folder: Path, *arguments: str) -> dict[str, float]:
     return found
 
 
-def measure(n: int, backbone: Path, peer: bool) -> list[dict[str, Any]]:
-    """Our stages on n rows, and the peer."""
+def measure(n: int, backbone: Path, peer: bool) -> dict[str, dict[str, float]]:
+    """Seconds and peak MiB of our stages on n rows, and the peer's seconds."""
     with tempfile.TemporaryDirectory(prefix="bench-data-") as temporary:
         folder = Path(temporary)
         project(folder, n)
         (folder / "cache").mkdir()
         (folder / "cache/backbones").symlink_to(backbone.parent)
-        theirs = child(THEIRS, folder, str(backbone), "data/external/wire/rows.csv")["seconds"] if peer else None
+        theirs = child(THEIRS, folder, str(backbone), "data/external/wire/rows.csv")["seconds"] if peer else 0.0
         ours = {stage: child(OURS, folder, stage) for stage in STAGES}
-    both = ours["ingest"]["seconds"] + ours["prepare"]["seconds"]
-    compared = {"peer": PEER, "theirs": theirs, "ratio": theirs / both} if theirs else {"peer": "", "theirs": None, "ratio": None}
-    rows = [{"name": f"ingest + prepare, {n} rows", "ours": both, "unit": "s", **compared}]
-    for stage, found in ours.items():
-        rows.append({"name": f"{stage}, {n} rows", "peer": "", "ours": found["seconds"], "theirs": None, "unit": "s", "ratio": None})
-        rows.append(
-            {"name": f"{stage}, {n} rows, peak memory", "peer": "", "ours": found["mib"], "theirs": None, "unit": "MiB", "ratio": None}
-        )
-    return rows
+    return {
+        "both": {"seconds": ours["ingest"]["seconds"] + ours["prepare"]["seconds"], "mib": 0.0},
+        **ours,
+        PEER: {"seconds": theirs or 0.0},
+    }
+
+
+def compare(n: int, found: dict[str, dict[str, float]], least: int, first: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Rows for n: against the peer, against growth in proportion from the smallest size on, and against the memory that is allowed."""
+    pairs = []
+    if theirs := found[PEER]["seconds"]:
+        pairs.append((f"ingest + prepare, {n} rows", PEER, found["ingest"]["seconds"] + found["prepare"]["seconds"], theirs, "s"))
+    for stage in STAGES:
+        if n > least:
+            linear = first[stage]["seconds"] * n / least
+            pairs.append((f"{stage}, {n} rows", f"linear from {least}", found[stage]["seconds"], linear, "s"))
+        pairs.append((f"{stage}, {n} rows, peak memory", "2 GB", found[stage]["mib"], ALLOWED_MIB, "MiB"))
+    keys = ("name", "peer", "ours", "theirs", "unit")
+    return [{**dict(zip(keys, pair, strict=True)), "ratio": pair[3] / pair[2]} for pair in pairs]
 
 
 @click.command(help=__doc__)
@@ -144,12 +155,14 @@ def main(sizes: tuple[int, ...], json_path: Path | None) -> None:
     from finsight import bootstrap
 
     backbone = bootstrap.backbone(bootstrap.load_params(), "minilm").folder
-    click.echo(f"{'':<40}{'ours':>10}{'peer':>10}  unit   ratio   (peer: {PEER})")
-    rows = []
-    for n in sizes:
-        for row in measure(n, backbone, peer=n == max(sizes)):
-            peer, ratio = (f"{row['theirs']:>10.1f}", f"{row['ratio']:>6.2f}") if row["peer"] else (" " * 10, "")
-            click.echo(f"{row['name']:<40}{row['ours']:>10.1f}{peer}  {row['unit']:<5}{ratio}")
+    click.echo(f"{'':<40}{'ours':>9}{'theirs':>9}  {'unit':<5}{'ratio':>6}  peer")
+    rows: list[dict[str, Any]] = []
+    first: dict[str, dict[str, float]] = {}
+    for n in sorted(sizes):
+        found = measure(n, backbone, peer=n == max(sizes))
+        first = first or found
+        for row in compare(n, found, min(sizes), first):
+            click.echo(f"{row['name']:<40}{row['ours']:>9.1f}{row['theirs']:>9.1f}  {row['unit']:<5}{row['ratio']:>6.2f}  {row['peer']}")
             rows.append(row)
     if json_path:
         json_path.write_text(json.dumps(rows, indent=2) + "\n")

@@ -69,7 +69,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     rclone = Path(sys.executable).parent / "rclone"
     environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{S3_KEY},{S3_SECRET}"'}
     process = subprocess.Popen(
-        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "0s", str(root)],
+        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "100ms", str(root)],
         env=environment,
         stderr=subprocess.DEVNULL,
     )

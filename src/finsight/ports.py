@@ -44,7 +44,7 @@ class CorpusReader(Protocol):
         ...
 
     def facts(self) -> Mapping[str, Any]:
-        """What reading found out beside the rows, for the report: ``encodings`` by file, ``mojibake_repaired``. Known once read."""
+        """What reading found out beside the rows, for the report: ``encodings`` by file. Known once read."""
         ...
 
 

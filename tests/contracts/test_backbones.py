@@ -1,6 +1,7 @@
 """Where a backbone comes from: wheel, folder, S3, hub. Each from a real source on this machine."""
 
 import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -110,6 +111,14 @@ def test_the_head_of_a_fine_tuned_backbone_is_not_taken_over(tiny_backbone: Path
     assert torch.equal(same.classifier.weight, model.classifier.weight)
     assert not torch.equal(new.classifier.weight, model.classifier.weight)
     assert torch.equal(new.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
+
+
+def test_a_copy_of_a_published_model_is_known_for_what_it_was_trained_on(tiny_backbone: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_backbone, tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": "ProsusAI/finbert"}))
+    assert fetch_backbone(str(folder), {}, tmp_path, None).trained_on == ("phrasebank",)
+    assert fetch_backbone(str(tiny_backbone), {}, tmp_path, None).trained_on == ()
 
 
 def test_a_folder_without_safetensors_is_refused(tiny_backbone: Path, tmp_path: Path) -> None:

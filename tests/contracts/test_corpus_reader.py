@@ -360,8 +360,13 @@ def test_agreement_is_a_percentage_rounded_down(tmp_path: Path) -> None:
         tmp_path, "text,label,agree\n" + "".join(f"a,x,{s}\n" for s in ("75", "66.7%", "0.75", "", "101", "-1")), agreement="agree"
     )
     rows = list(reader.read())
-    assert [r.agreement for r in rows if isinstance(r, Example)] == [75, 66, 0, None]
+    assert [r.agreement for r in rows if isinstance(r, Example)] == [75, 66, None]
     assert reasons(reader)[4:] == ["agreement 101 is not between 0 and 100", "agreement -1 is not between 0 and 100"]
+
+
+def test_an_agreement_that_is_a_share_is_not_taken_for_a_percentage(tmp_path: Path) -> None:
+    found = reasons(csv_reader(tmp_path, "text,label,agree\na,x,0.75\nb,x,1\n", agreement="agree"))
+    assert found == ["agreement 0.75 is a share, expected percent (0 to 100)", "agreement 1 is a share, expected percent (0 to 100)"]
 
 
 @pytest.mark.parametrize(
@@ -509,6 +514,30 @@ def test_a_zip_member_that_says_it_is_small_is_cut_by_what_it_holds(tmp_path: Pa
     central = content.index(b"PK\x01\x02")
     struct.pack_into("<I", content, central + 24, 100)
     refused(table(tmp_path, "all.zip", bytes(content)), "cut off or damaged")
+
+
+def test_a_zip_with_a_packed_member_is_refused_not_read_in_part(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.csv", "text,label\na,x\n")
+        archive.writestr("b.csv.gz", gzip.compress(b"text,label\nb,x\n"))
+    with pytest.raises(DataError, match=r"holds 'b\.csv\.gz', which is packed once more; unpack the archive"):
+        list(TableReader("mine", TableCorpus(path=str(tmp_path / "all.zip"), license="x", format="csv")).read())
+
+
+def test_a_parquet_dictionary_bomb_is_refused(tmp_path: Path) -> None:
+    rows = pa.array([0] * 50_000, pa.int32())
+    columns = {name: pa.DictionaryArray.from_arrays(rows, pa.array([value])) for name, value in (("text", "x" * 20_000), ("label", "x"))}
+    pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+    assert (tmp_path / "b.parquet").stat().st_size < 10_000
+    with pytest.raises(DataError, match="as only a decompression bomb does"):
+        list(TableReader("mine", TableCorpus(path=str(tmp_path / "b.parquet"), license="x", format="parquet")).read())
+
+
+def test_json_with_many_values_before_its_rows_is_refused_not_cut(tmp_path: Path) -> None:
+    content = {**{f"k{i}": i for i in range(1500)}, "row": {"text": "a", "label": "x"}}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="more than 1000 single values before the first row"):
+        list(TableReader("mine", TableCorpus(path=str(tmp_path / "a.json"), license="x", format="json")).read())
 
 
 def test_several_gzip_members_and_zstd_frames_are_one_file(tmp_path: Path) -> None:

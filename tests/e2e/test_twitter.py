@@ -47,5 +47,5 @@ def test_in_domain_and_held_out(tmp_path: Path, twitter: Path, phrasebank: Path)
     metrics = json.loads((clone.root / "reports/metrics.json").read_text())
     assert metrics["n"] == 4846
     assert metrics["protocol"]["kind"] == "held-out"
-    assert metrics["protocol"]["split"] == {"phrasebank": "held out", "twitter": "its own"}
+    assert metrics["protocol"]["split"] == {"phrasebank": "held out", "twitter": "its own, the rest stratified, seed 42"}
     assert metrics["accuracy"] >= 0.6

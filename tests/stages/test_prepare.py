@@ -101,7 +101,7 @@ def test_leaks_of_a_published_split_stay_and_are_told(run, tmp_path: Path) -> No
     assert len(splits["test"]) == sum(row["split"] == "test" for row in rows)
     assert sorted(row["leak"] for row in splits["test"] if row["leak"]) == ["equal", "near", "near"]
     assert report["protocol"]["leaks"] == {"equal": 1, "near": 3}
-    assert report["protocol"]["split"] == {"starter": "its own"}
+    assert report["protocol"]["split"] == {"starter": "its own, the rest stratified, seed 42"}
 
     class Always:
         labels = LABELS
@@ -140,6 +140,36 @@ def test_rows_without_a_split_follow_their_copies_that_have_one(run) -> None:
     assert {split for row in copies(6, corpus="wire", start=20) for split in where(splits, "id")[row["id"]]} == {"train"}
 
 
+def test_a_row_that_can_be_trained_on_takes_its_unit_along(run) -> None:
+    mine = [{**row, "split": "test" if i % 5 == 0 else "train"} for i, row in enumerate(starter_table(160))]
+    own = copies(2, split="test") + copies(2, start=10, split="train") + mine
+    free = copies(3, corpus="wire", start=20) + [{**row, "corpus": "wire"} for row in starter_table(240)[160:]]
+    _, splits = run(own + free)
+    ids = where(splits, "id")
+    assert {s for row in copies(3, corpus="wire", start=20) + copies(2, start=10) for s in ids[row["id"]]} == {"train"}
+
+
+def test_a_unit_shared_by_two_corpora_stops_nothing(run) -> None:
+    free = copies(1, corpus="wire") + [{**row, "corpus": "wire"} for row in starter_table(240)[160:]]
+    mine = [{**row, "split": "test" if i % 5 == 0 else "train"} for i, row in enumerate(starter_table(160))]
+    _, splits = run(free + mine + copies(1, start=10, split="train"))
+    assert {row["corpus"] for row in splits["test"]} == {"wire", "starter"}
+    assert {s for row in copies(1, corpus="wire") for s in where(splits, "id")[row["id"]]} == {"train"}
+
+
+def test_dates_and_splits_of_the_corpora_own_exclude_each_other(run) -> None:
+    rows = dated([{**row, "split": "test" if i % 5 == 0 else "train"} for i, row in enumerate(starter_table(240))])
+    with pytest.raises(DataError, match=r"goes by one calendar, but starter has a split of its own; set prepare\.split\.own to false"):
+        run(rows, method="date")
+    run(rows, method="date", own=False)
+
+
+def test_the_split_of_what_is_trained_on_beside_a_held_out_corpus_is_told(run) -> None:
+    other = [raw_row(i, row["text"], row["label"], "wire") for i, row in enumerate(starter_rows(240)[160:])]
+    report, _ = run(starter_table(160) + other, method="held-out", held_out=["wire"])
+    assert report["protocol"]["split"] == {"starter": "stratified, seed 42", "wire": "held out"}
+
+
 def test_a_held_out_corpus_is_tested_whole_and_nothing_of_it_is_trained_on(run) -> None:
     rows = [{**row, "split": ("test", "train", "train", "train")[i % 4]} for i, row in enumerate(starter_table(160))]
     other = [raw_row(i, row["text"], row["label"], "wire") for i, row in enumerate(starter_rows(240)[160:])]
@@ -149,7 +179,7 @@ def test_a_held_out_corpus_is_tested_whole_and_nothing_of_it_is_trained_on(run) 
     assert {row["corpus"] for row in splits["train"] + splits["validation"]} == {"starter"}
     assert report["set_aside"] == 40
     assert report["protocol"]["kind"] == "held-out"
-    assert report["protocol"]["split"] == {"starter": "its own", "wire": "held out"}
+    assert report["protocol"]["split"] == {"starter": "its own, the rest stratified, seed 42", "wire": "held out"}
 
 
 def test_every_row_is_tested_in_one_of_the_folds(run) -> None:

@@ -76,6 +76,8 @@ def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
         ("backbones.minilm.sha256", {}, r"backbones\.minilm: sha256 has no model\.safetensors"),
         ("prepare.split.test", 0.95, r"prepare\.split: validation \+ test is 1\.05"),
         ("prepare.split.test", "2024-01-01", r"prepare\.split: validation and test are shares unless method is date"),
+        ("prepare.split.test", "2024-13-99", r"prepare\.split\.test.*2024-13-99"),
+        ("prepare.split.test", "2024-01-01 noon", r"prepare\.split\.test.*2024-01-01 noon"),
         ("prepare.split.fold", 10, r"prepare\.split: fold is 10, expected 0 to 9"),
         ("prepare.split.method", "held-out", r"prepare\.split: method held-out and the list held_out go together"),
         (

@@ -77,6 +77,8 @@ def test_three_texts_are_the_least_a_label_can_be_split_with() -> None:
     assert sorted(stratified(units([0] * 3), ["a"], 0.1, 0.2, seed=0)) == [TRAIN, VALIDATION, TEST]
     assert sorted(stratified(units([0] * 3), ["a"], 0.1, 0.0, seed=0)) == [TRAIN, TRAIN, VALIDATION]
     assert sorted(stratified(units([0] * 3, [9, 9, 9]), ["a"], 0.1, 0.2, seed=0)) == [TRAIN, VALIDATION, TEST]
+    with pytest.raises(DataError, match=r"has 20 distinct text\(s\) in 1 group"):
+        stratified(units([0], [20]), ["a"], 0.1, 0.2, seed=0)
     with pytest.raises(DataError, match="has 4 distinct"):
         stratified(units([0] * 4), ["a"], 0.45, 0.5, seed=0)
     with pytest.raises(DataError, match=r"corpora\.c: label 'a' has 2 distinct text\(s\) in 2 group\(s\), too few for train beside 1 for"):
@@ -109,8 +111,6 @@ def test_the_latest_are_tested_and_one_moment_is_never_parted() -> None:
 def test_dates_can_be_cut_by_the_calendar() -> None:
     splits = by_date(DAYS, np.ones(30, int), validation="2024-01-10", test="2024-01-20")
     assert splits.tolist() == [TRAIN] * 9 + [VALIDATION] * 10 + [TEST] * 11
-    without_test = by_date(DAYS, np.ones(30, int), validation="2024-01-10", test=None)
-    assert without_test.tolist() == [TRAIN] * 9 + [VALIDATION] * 21
     with pytest.raises(DataError, match=r"test from 2025-01-01 leave no rows for test; the rows' dates go from 2024-01-01T09"):
         by_date(DAYS, np.ones(30, int), validation=0.1, test="2025-01-01")
     with pytest.raises(DataError, match="1 texts have none"):

@@ -18,6 +18,7 @@ from finsight.errors import ParamsError, UnreachableError
 
 SWITCH = "FINSIGHT_ALLOW_PRIVATE_URLS"
 # IPv6 ranges whose last 32 bits are an IPv4 address that a gateway may reach: NAT64 (RFC 6052), IPv4-compatible (RFC 4291).
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
 _CARRIERS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 
 
@@ -29,6 +30,8 @@ def is_public(address: str) -> bool:
         return False
     inner: ipaddress.IPv4Address | None = None
     if isinstance(ip, ipaddress.IPv6Address):
+        if ip.is_site_local or ip in _LOCAL_NAT64:
+            return False
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if any(ip in carrier for carrier in _CARRIERS):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)

@@ -133,6 +133,8 @@ def _members(path: Path, shown: str, suffixes: Collection[str]) -> list[SourceFi
     with compressed.open_zip(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     compressed.check_members(path, infos)
+    if packed := next((i.filename for i in infos if PurePosixPath(i.filename).suffix.lower() in (*COMPRESSED, ".zip")), None):
+        raise DataError(f"{path}: holds {packed!r}, which is packed once more; unpack the archive, or pack plain files")
     wanted = [i.filename for i in infos if PurePosixPath(i.filename).suffix.lower() in suffixes]
     return [
         SourceFile(f"{shown}/{name}", f"{path}/{name}", PurePosixPath(name).suffix.lower(), path, name)

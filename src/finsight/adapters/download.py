@@ -132,9 +132,11 @@ def _try(client: httpx.Client, url: str, partial: _Partial, allow_private: bool)
             name = _name(response, url)
             # Servers mark a .gz file as coded that way; it is kept as it is.
             as_is = coding == "identity" or (coding == "gzip" and name.endswith((".gz", ".tgz")))
+            if not as_is:
+                raise UnreachableError(f"{shown(url)}: comes coded as {coding[:20]!r} though it was asked for as it is; fetch it by hand")
             if response.status_code == 200:
-                partial.begin(response, resumable=as_is)
-            partial.write(response.iter_raw() if as_is else response.iter_bytes())
+                partial.begin(response, resumable=True)
+            partial.write(response.iter_raw())
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ParamsError(f"{shown(url)}: no address to download from: {error}; expected http:// or https://") from None
     except httpx.HTTPError as error:

@@ -90,6 +90,8 @@ def _members(place: str, events: Iterator[Event]) -> Iterator[tuple[str | None, 
             yield key, value
         elif len(singles) < SINGLES:
             singles.append((key, value))
+        else:
+            raise DataError(f"{place}: more than {SINGLES} single values before the first row; {EXPECTED}")
     if not found:
         raise DataError(f"{place}: holds no rows; {EXPECTED}")
 

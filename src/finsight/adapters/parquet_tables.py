@@ -13,7 +13,7 @@ from finsight.adapters.corpus_files import SourceFile
 from finsight.adapters.table_formats import Layout, Rows
 from finsight.errors import DataError
 
-BATCH = 4096
+BATCH = 512
 IN_MEMORY = 1 << 30
 """Bytes of a Parquet file that is itself compressed: its end must be read first, so it is unpacked in memory."""
 
@@ -43,8 +43,13 @@ def _rows(place: str, table: Any, layout: Layout) -> Rows:
         raise DataError(f"{place}: {packed} bytes expand to {sum(sizes)}, as only a decompression bomb does; write it again uncompressed")
     by_column: dict[Any, str] = {c: names[c] if isinstance(c, int) else c for c in layout.wanted.values()} or {n: n for n in names}
     number = 0
+    decoded, allowed = 0, max(FREE, MAX_RATIO * max(packed, 1))
     for batch in table.iter_batches(batch_size=BATCH, columns=sorted(set(by_column.values()))):
         lists = [batch.column(name).to_pylist() for name in by_column.values()]
+        # A dictionary of long values is small in the file's own account.
+        decoded += sum(len(value) for values in lists for value in values if isinstance(value, str))
+        if decoded > allowed:
+            raise DataError(f"{place}: {packed} bytes expand to more than {allowed}, as only a decompression bomb does; write it again")
         for values in zip(*lists, strict=True):
             number += 1
             yield number, dict(zip(by_column, values, strict=True))

@@ -125,6 +125,8 @@ def percentage(value: Any) -> int | None:
     found = number(value.strip().removesuffix("%") if isinstance(value, str) else value, "agreement")
     if not 0 <= found <= 100:
         raise UnfitError(f"agreement {found:g} is not between 0 and 100")
+    if 0 < found <= 1:
+        raise UnfitError(f"agreement {found:g} is a share, expected percent (0 to 100)")
     return int(found)
 
 

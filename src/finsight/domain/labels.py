@@ -14,14 +14,16 @@ LEVELS = (50, 66, 75, 100)
 
 
 def confidence(agreement: int | None) -> float:
-    """The probability that the stated label deserves, in (0.5, 1]; 1 where the agreement is unknown.
+    """The probability that the stated label deserves, in [0.5, 1]; 1 where the agreement is unknown.
+
+    Less than half is no evidence against a label that was stated all the same: it counts as half.
 
     Source of the idea: Uma et al. 2021, "Learning from Disagreement: A Survey".
     """
     if agreement is None:
         return 1.0
     above = [level for level in LEVELS if level > agreement]
-    return (agreement + above[0]) / 200 if above else 1.0
+    return max(0.5, (agreement + above[0]) / 200) if above else 1.0
 
 
 def targets(labels: Ints, k: int, agreements: Sequence[int | None] | None = None) -> Floats:

@@ -38,7 +38,7 @@ class Units:
 
     def take(self, chosen: NDArray[np.int64]) -> Units:
         """The units of these indices."""
-        return Units([self.keys[i] for i in chosen], self.strata[chosen], self.sizes[chosen])
+        return Units([self.keys[i] for i in chosen.tolist()], self.strata[chosen], self.sizes[chosen])
 
 
 def ranked(units: Units, seed: int) -> NDArray[np.int64]:
@@ -73,8 +73,8 @@ def stratified(units: Units, names: Sequence[str], validation: float, test: floa
             if split in lacking:
                 lacking[split] -= size
         for split in wanted:
-            if split not in assigned[mine]:
-                left = mine[assigned[mine] == TRAIN]
+            left = mine[assigned[mine] == TRAIN]
+            if split not in assigned[mine] and len(left):
                 assigned[left[np.argmin(units.sizes[left])]] = split
         if TRAIN not in assigned[mine]:
             beside = " and ".join(f"{rows} for {NAMES[split]}" for split, rows in reversed(wanted.items()))
@@ -99,15 +99,14 @@ def kfold(units: Units, folds: int, seed: int) -> NDArray[np.int64]:
     return assigned
 
 
-def by_date(first: NDArray[np.str_], sizes: NDArray[np.int64], validation: float | str, test: float | str | None) -> Codes:
+def by_date(first: NDArray[np.str_], sizes: NDArray[np.int64], validation: float | str, test: float | str) -> Codes:
     """A split for each unit by the earliest date of its rows: the latest are for testing, those before them for validation.
 
     A text that was published again stays with its first publication, so that no test row has been seen before. Units of one date are
     never parted.
 
     :param first: the earliest date of each unit, ISO 8601; empty where it has none.
-    :param validation: share of the rows, or the date from which rows are for validation; ``test`` likewise, or None when no row is to
-        be one.
+    :param validation: share of the rows, or the date from which rows are for validation; ``test`` likewise.
     :raises DataError: when a unit has no date, or a split would be empty.
     """
     if undated := int((first == "").sum()):
@@ -119,11 +118,10 @@ def by_date(first: NDArray[np.str_], sizes: NDArray[np.int64], validation: float
             return share
         return str(ordered[max(0, after - max(1, round(share * len(ordered))))])
 
-    test_from = "~" if test is None else start(test, len(ordered))  # a tilde sorts after every date
+    test_from = start(test, len(ordered))
     validation_from = start(validation, int((ordered < test_from).sum()))
     assigned = np.where(first >= test_from, TEST, np.where(first >= validation_from, VALIDATION, TRAIN)).astype(np.int8)
-    wanted = {TRAIN, VALIDATION} if test is None else {TRAIN, VALIDATION, TEST}
-    if missing := sorted(wanted - set(assigned.tolist())):
+    if missing := sorted({TRAIN, VALIDATION, TEST} - set(assigned.tolist())):
         raise DataError(
             f"prepare.split: validation from {validation_from} and test from {test_from} leave no rows for "
             f"{', '.join(NAMES[split] for split in missing)}; the rows' dates go from {ordered[0]} to {ordered[-1]}"

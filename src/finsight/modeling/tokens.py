@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer
 
 Flat = NDArray[np.int32]
 Offsets = NDArray[np.int64]
+MOST_WORDS = 200_000  # that are remembered from batch to batch, some 200 MB
 PROBE = 256  # texts of the first batch on which the word-wise ids are compared with the tokenizer's own
 
 
@@ -46,20 +48,23 @@ class TextTokenizer:
         """
         if self.wordwise:
             ids, ends = self._by_word(vocabulary, codes, offsets)
-            self.wordwise = self._agrees(texts[:PROBE], ids, ends)
-        if not self.wordwise:
-            ids, ends = self._whole(texts)
-        return self._finish(ids, ends)
+            if self._agrees(texts[:PROBE], ids, ends):
+                return self._finish(ids, ends)
+            self.wordwise = False
+        return self._finish(*self._whole(texts))
 
     def _whole(self, texts: Sequence[str]) -> tuple[Flat, Offsets]:
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
         return _flatten(rows)
 
     def _by_word(self, vocabulary: Sequence[str], codes: NDArray[np.int32], offsets: Offsets) -> tuple[Flat, Offsets]:
-        new = [word for word in vocabulary if word not in self._known]
+        if len(self._known) > MOST_WORDS:
+            self._known = {}  # a new one: another thread may be reading the old
+        known = self._known
+        new = [word for word in vocabulary if word not in known]
         for word, encoding in zip(new, self._tokenizer.encode_batch_fast(new, add_special_tokens=False), strict=True):
-            self._known[word] = encoding.ids
-        pieces, starts = _flatten([self._known[word] for word in vocabulary])
+            known[word] = encoding.ids
+        pieces, starts = _flatten([known[word] for word in vocabulary])
         sizes = np.diff(starts)[codes]
         ends = np.r_[0, np.cumsum(sizes)]
         return pieces[np.repeat(starts[codes] - ends[:-1], sizes) + np.arange(ends[-1])], ends[offsets]
@@ -85,11 +90,13 @@ class TextTokenizer:
         return out, ends, int((sizes > room).sum())
 
 
-def _looks_at_words(definition: dict[str, object]) -> bool:
-    kinds = {part: (definition.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")}  # type: ignore[attr-defined]
-    return (
+def _looks_at_words(definition: dict[str, Any]) -> bool:
+    kinds = {part: (definition.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")}
+    across = any(" " in token["content"] for token in definition.get("added_tokens", []))  # such a token is longer than a word
+    bert = (
         kinds["model"] == "WordPiece" and kinds["pre_tokenizer"] == "BertPreTokenizer" and kinds["normalizer"] in ("BertNormalizer", None)
     )
+    return bert and not across
 
 
 def _flatten(rows: Sequence[Sequence[int]]) -> tuple[Flat, Offsets]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from finsight.params.base import Section, Share
 
-DateOrShare = Share | Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d")]
+
+def _day(value: str) -> str:
+    date.fromisoformat(value)  # pydantic reports its ValueError
+    return value
+
+
+DateOrShare = Share | Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_day)]
 
 
 class SplitParams(Section):

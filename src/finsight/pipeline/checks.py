@@ -64,16 +64,20 @@ def merged_checks(profiles: Profiles, suspects: Suspects, params: ValidateParams
         _none(merged, profiles.ids, "unnamed", "ids that occur twice", "each row has its own id"),
     ]
     if len(profiles.corpora) > 1:
-        checks += _label_shares(merged, params)
-        checks += _equal_texts(merged, profiles.ids, params, "stand earlier in this or another corpus")
+        checks += corpus_checks(merged, profiles.ids, params, "stand earlier in this or another corpus")
     reason = suspects.skipped or ("" if suspects.examined else "validate.noise_sample is 0")
     examined = "this many labels were compared with what a simple model expects"
     checks.append(Check("labels examined for errors", suspects.examined, examined, "info", found=reason))
     return checks
 
 
-def corpus_checks(profile: Profile, ids: Mapping[int, str], params: ValidateParams) -> list[Check]:
-    """What each row of a corpus must be, and how many may differ."""
+def corpus_checks(
+    profile: Profile, ids: Mapping[int, str], params: ValidateParams, repeats: str = "stand earlier in their corpus"
+) -> list[Check]:
+    """What each row of a corpus must be, and how many may differ.
+
+    :param repeats: what is said of texts that occur more than once.
+    """
     labels = ", ".join(profile.labels)
     longest = f"no text is longer than {params.max_characters} characters"
     too_long = _rows(profile, ids, "long")
@@ -85,7 +89,7 @@ def corpus_checks(profile: Profile, ids: Mapping[int, str], params: ValidatePara
         Check("longest text, in characters", profile.longest, longest, "critical", high=params.max_characters, found=too_long),
         _none(profile, ids, "short", "short texts", f"no text is shorter than {params.min_characters} characters", "warning"),
         *_label_shares(profile, params),
-        *_equal_texts(profile, ids, params, "stand earlier in their corpus"),
+        *_equal_texts(profile, ids, params, repeats),
         _at_most(
             profile, ids, "damaged", "texts that a wrong encoding damaged", "bear marks of a wrong encoding", params.max_damaged_share
         ),

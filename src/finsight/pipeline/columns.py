@@ -65,7 +65,7 @@ def guess_roles(columns: Mapping[Column, Sequence[str]]) -> Roles:
     rest = {name: values for name, values in columns.items() if name != text}
     score = _first("score", rest, _is_numbers)
     split = _first("split", rest, lambda values: {v.lower() for v in values if v} <= set(SPLITS))
-    agreement = _first("agreement", rest, lambda values: _is_numbers(values) and all(0 <= float(v) <= 100 for v in values if v))
+    agreement = _first("agreement", rest, lambda values: _is_numbers(values) and all(1 < float(v) <= 100 for v in values if v))
     date = _first("date", rest, lambda values: _date_format(values) is not None)
     taken = {split, agreement, date, *([score] if len(set(rest.get(score, ()))) > MOST_LABELS else [])} - {None}  # type: ignore[arg-type]
     label = _label({name: values for name, values in rest.items() if name not in taken})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +40,7 @@ CORPUS_SCHEMA = pa.schema(
 """What every corpus table has; the columns that corpora keep follow."""
 QUARANTINE_SCHEMA = pa.schema([("id", pa.string()), ("corpus", pa.string()), ("reason", pa.string()), ("raw", pa.string())])
 FIQA_COLUMNS = ("target", "aspect")
-ROW_GROUP = 32_768
+ROW_GROUP, CHARACTERS = 32_768, 1 << 26  # the most of a row group
 NAMED = 3  # positions that a message names before it says "and N more"
 REASONS = 50  # that the report tells apart
 FILES = 20  # that the report names
@@ -73,8 +72,7 @@ def ingest(
     ):
         for name, reader in readers.items():
             tally = _Tally()
-            rows = reader.read()
-            while chunk := list(itertools.islice(rows, ROW_GROUP)):
+            for chunk in _chunks(reader.read()):
                 if corpora[name].repair_mojibake:
                     chunk = [tally.repair(row) for row in chunk]
                 examples, hashes, rejected = _judge(chunk, list(labels), corrected)
@@ -120,6 +118,20 @@ def extra_columns(corpora: Mapping[str, Corpus]) -> list[str]:
             )
         found |= set(kept)
     return sorted(found)
+
+
+def _chunks(rows: Iterable[Example | Rejection]) -> Iterator[list[Example | Rejection]]:
+    """Rows by the row group, which ends early where texts are long."""
+    chunk: list[Example | Rejection] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += len(row.text) if isinstance(row, Example) else len(row.raw)
+        if len(chunk) == ROW_GROUP or characters > CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _judge(

@@ -169,12 +169,14 @@ def _content(
 ) -> dict[str, Any]:
     columns, split = found.columns, params.split
     sizes = np.bincount(found.near)
-    drawn = split.method + (f" {split.fold} of {split.folds}" if split.method == "kfold" else "")
+    method = "stratified" if split.method == "held-out" else split.method
+    drawn = method + (f" {split.fold} of {split.folds}" if method == "kfold" else "") + f", seed {split.seed}"
     how, present = {}, {}
     for number, corpus in enumerate(columns.corpus_names):
         mine = columns.corpora == number
         own = split.own and bool((columns.own[mine] != NO_SPLIT).any())
-        how[corpus] = "held out" if corpus in split.held_out else "its own" if own else f"{drawn}, seed {split.seed}"
+        moved = own and bool(((columns.own[mine] != splits[mine]) & (splits[mine] != NO_SPLIT)).any())
+        how[corpus] = "held out" if corpus in split.held_out else f"its own, the rest {drawn}" if moved else "its own" if own else drawn
         present[corpus] = {NAMES[code] for code in np.unique(splits[mine]).tolist() if code != NO_SPLIT}
     leaking = {
         name: {"equal": int((leaks[splits == code] == "equal").sum()), "near": int((leaks[splits == code] != None).sum())}  # noqa: E711

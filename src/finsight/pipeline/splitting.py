@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsight.domain.splits import NAMES, TEST, TRAIN, VALIDATION, Codes, Units, by_date, kfold, stratified
+from finsight.errors import DataError
 from finsight.params.prepare import SplitParams
 
 NO_SPLIT = -1
@@ -45,15 +46,23 @@ def split_rows(columns: Columns, unit_of: NDArray[np.int64], params: SplitParams
 
     :param unit_of: for each row the number of its unit, which is the number of the unit's first row.
     """
+    if params.method == "date" and params.own and (columns.own != NO_SPLIT).any():
+        mine = {columns.corpus_names[i] for i in np.unique(columns.corpora[columns.own != NO_SPLIT]).tolist()}
+        raise DataError(
+            f"prepare.split.method: date goes by one calendar, but {', '.join(sorted(mine))} has a split of its own; "
+            "set prepare.split.own to false in params.yaml"
+        )
     splits, may = _given(columns, params)
     n = len(splits)
-    # Free rows of a unit with given ones follow the earliest of these, so that nothing free leaks.
+    # Free rows of a unit with given ones follow the earliest of these, so that nothing free leaks; one that may not follow goes to train,
+    # and takes the others with it.
     anchor = np.full(n, TEST + 1, dtype=np.int8)
     given = (splits != NO_SPLIT) & (may == 0)
     np.minimum.at(anchor, unit_of[given], splits[given])
     follow = (may > 0) & (anchor[unit_of] <= TEST)
-    allowed = (anchor[unit_of] == TRAIN) | ((anchor[unit_of] & may) > 0)  # a split's number is its bit in ``may``
-    splits[follow] = np.where(allowed, anchor[unit_of], TRAIN)[follow]
+    kept = follow & (anchor[unit_of] > TRAIN) & ((anchor[unit_of] & may) == 0)  # a split's number is its bit in ``may``
+    anchor[unit_of[kept]] = TRAIN
+    splits[follow] = anchor[unit_of][follow]
 
     free = np.flatnonzero((may > 0) & ~follow)
     if len(free):
@@ -93,7 +102,7 @@ def _drawn(columns: Columns, unit_of: NDArray[np.int64], may: NDArray[np.int8], 
     home = columns.corpora[free[first]]
     units = Units(
         keys=[columns.hashes[row] for row in free[order[starts]]],  # the smallest hash of each unit
-        strata=_strata(home, votes.argmax(axis=1), k),
+        strata=votes.argmax(axis=1),
         sizes=np.add.reduceat(distinct.astype(np.int64), starts),
     )
     both = np.full(len(first), _MAY_VALIDATION | _MAY_TEST, dtype=np.int8)
@@ -106,7 +115,14 @@ def _drawn(columns: Columns, unit_of: NDArray[np.int64], may: NDArray[np.int8], 
     names = [f"corpora.{corpus}: label {label!r}" for corpus in columns.corpus_names for label in columns.label_names]
     for bits in np.unique(both[both > 0]).tolist():
         pool = np.flatnonzero(both == bits)
-        assigned[pool] = _assign(names, bits, units.take(pool), dates[pool], params)
+        mine = units.take(pool)
+        strata = _strata(home[pool], mine.strata, k)
+        # Beside the rows that get all splits, those of a corpus with a split of its own; a label with too few of them stays in train.
+        enough = np.bincount(strata)[strata] > 2 if bits != _MAY_VALIDATION | _MAY_TEST else np.ones(len(pool), dtype=bool)
+        chosen = np.flatnonzero(enough)
+        if len(chosen):
+            drawn = Units([mine.keys[i] for i in chosen.tolist()], strata[chosen], mine.sizes[chosen])
+            assigned[pool[chosen]] = _assign(names, bits, drawn, dates[pool[chosen]], params)
     return assigned[unit]
 
 
@@ -122,7 +138,7 @@ def _strata(corpora: NDArray[np.int64], labels: NDArray[np.int64], k: int) -> ND
 def _assign(names: Sequence[str], bits: int, units: Units, dates: NDArray[np.str_], params: SplitParams) -> Codes:
     tested = bool(bits & _MAY_TEST)
     if params.method == "date":
-        return by_date(dates, units.sizes, params.validation, params.test if tested else None)
+        return by_date(dates, units.sizes, params.validation, params.test)
     validation = float(params.validation) if bits & _MAY_VALIDATION else 0.0
     if params.method == "kfold" and tested:
         folds = kfold(units, params.folds, params.seed)

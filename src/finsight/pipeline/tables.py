@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finsight.errors import ArtifactError
 from finsight.files import atomic_file
 from finsight.modeling.batching import Rows
+from finsight.pipeline.raw import readable
 
 # Beside the splits in the prepared folder.
 TOKENIZER, BACKBONE = "tokenizer", "backbone.json"
@@ -31,7 +30,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     :raises ArtifactError: when it is missing or damaged.
     """
-    with _refusing(path):
+    with readable(path):
         return pq.read_table(path, columns=columns)
 
 
@@ -44,29 +43,21 @@ def map_row_groups(path: Path, work: Callable[[pa.Table], T], columns: Sequence[
     """
 
     def one(group: int) -> T:
-        return work(pq.ParquetFile(path).read_row_group(group, columns))
+        with readable(path):
+            table = pq.ParquetFile(path).read_row_group(group, columns)
+        return work(table)
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _refusing(path), ThreadPoolExecutor(workers) as pool:
+    with readable(path):
+        n = pq.ParquetFile(path).num_row_groups
+    with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[T]] = deque()
-        for group in range(pq.ParquetFile(path).num_row_groups):
+        for group in range(n):
             waiting.append(pool.submit(one, group))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
-    except pa.ArrowInvalid as error:
-        raise ArtifactError(
-            f"{path}: not a whole Parquet file ({' '.join(str(error).split())[:120]}); `dvc repro` writes it again"
-        ) from None
 
 
 def read_rows(path: Path) -> tuple[Rows, list[int | None]]:

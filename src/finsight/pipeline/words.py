@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from finsight.domain.dedup import Hashes, Ids, scramble
 
 NUMBER, NAME = scramble(np.array([1, 2], np.uint64))  # what masked words become
-PLAIN_WORDS = 4  # a text with fewer words that are not masked is compared as it is: "Nokia: 4 %" and "Elisa: 9 %" share nothing else
+# In a text with fewer words that are not masked only numbers are: "Nokia shares fall 4 %" is another text than "Elisa shares fall 9 %".
+PLAIN_WORDS = 4
 PLAIN, CAPITAL, NUMERIC, NOTHING = range(4)
 
 _EDGES = re.compile(r"^\W+|(?:'s|’s)?\W*$")
@@ -68,9 +69,9 @@ def features(words: Words) -> tuple[Hashes, Ids, NDArray[np.uint64]]:
     follows = np.r_[~first[1:] & (kind[1:] == CAPITAL), False] if len(row) else np.zeros(0, bool)
     titled = 2 * np.bincount(row[capital], minlength=n) > letters
     named = capital & ~titled[row] & (~first | follows)
+    named &= (np.bincount(row[~named & (kind != NUMERIC)], minlength=n) >= PLAIN_WORDS)[row]
     masked = np.where(kind == NUMERIC, NUMBER, np.where(named, NAME, plain))
-
-    enough = np.bincount(row[~named & (kind != NUMERIC)], minlength=n) >= PLAIN_WORDS
+    enough = letters >= 2  # "4 %" and "9 %" share nothing else
     paired = ~first[1:] & enough[row[1:]] if len(row) else np.zeros(0, bool)
     singles = masked[enough[row]]
     pairs = scramble(masked[:-1] * np.uint64(3) + masked[1:])[paired]
@@ -98,7 +99,7 @@ def _look_at(vocabulary: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.
     return np.array([hash_ for hash_, _ in looked], np.uint64), np.array([kind for _, kind in looked], np.int8)
 
 
-@lru_cache(1 << 20)  # batches share most of their words
+@lru_cache(1 << 17)  # batches share most of their words
 def _look(word: str) -> tuple[int, int]:
     bare = _EDGES.sub("", word)
     if not bare or _ADDRESS.match(word):
