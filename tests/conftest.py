@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ LABELS = ["negative", "neutral", "positive"]
 quiet()
 
 
+@cache
 def shipped_params() -> str:
     """params.yaml as committed, so that tests don't depend on what `dvc exp run` left in the working tree; the working tree's own while
     its schema is being changed."""
@@ -183,22 +185,24 @@ def copy_of(tmp_path: Path) -> Callable[[Project], Project]:
     return copy
 
 
+def at_hand(variable: str, beside: str, what: str) -> Path:
+    """A folder of real data: the one that a variable names, or the one beside the project; the test is skipped where there is none."""
+    folder = Path(os.environ.get(variable, REPO.parent / "shared/data" / beside))
+    if not folder.is_dir():
+        pytest.skip(f"{what} not at hand: set {variable} to the folder of its files")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def phrasebank() -> Path:
-    """The official PhraseBank files, where they are at hand (FINSIGHT_PHRASEBANK, or beside the project)."""
-    folder = Path(os.environ.get("FINSIGHT_PHRASEBANK", REPO.parent / "shared/data/phrasebank"))
-    if not folder.is_dir():
-        pytest.skip("the Financial PhraseBank is not at hand: set FINSIGHT_PHRASEBANK to the folder of its official files")
-    return folder
+    """The official PhraseBank files."""
+    return at_hand("FINSIGHT_PHRASEBANK", "phrasebank", "the Financial PhraseBank's official files are")
 
 
 @pytest.fixture(scope="session")
 def twitter() -> Path:
-    """Twitter financial news, where it is at hand (FINSIGHT_TWITTER, or beside the project)."""
-    folder = Path(os.environ.get("FINSIGHT_TWITTER", REPO.parent / "shared/data/twitter-financial-news"))
-    if not folder.is_dir():
-        pytest.skip("Twitter financial news is not at hand: set FINSIGHT_TWITTER to the folder of sent_train.csv and sent_valid.csv")
-    return folder
+    """Twitter financial news: sent_train.csv and sent_valid.csv."""
+    return at_hand("FINSIGHT_TWITTER", "twitter-financial-news", "Twitter financial news (sent_train.csv, sent_valid.csv) is")
 
 
 @pytest.fixture

@@ -140,4 +140,3 @@ def _fetch_hub(repository: str, revision: str, folder: Path) -> None:
 
     with cached_folder(folder) as partial:
         fetch_commit(repository, revision, partial, ["*.json", "*.txt", "*.model", WEIGHTS], "model", "train.backbone")
-        shutil.rmtree(partial / ".cache", ignore_errors=True)

@@ -70,7 +70,6 @@ def fetch(source: str, folder: Path, settings: Settings, revision: str | None = 
         revision = _commit(source, hub["revision"] or revision)
         name = f"hf://datasets/{hub['repository']}"
         fetch_commit(hub["repository"], revision, folder, HUB_PATTERNS, "dataset", source, HUB_RECORDS)
-        shutil.rmtree(folder / ".cache", ignore_errors=True)
     elif scheme:
         raise ParamsError(f"{shown(source)}: unknown kind of address; expected http://, https://, s3:// or hf://, or a path")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -51,6 +52,7 @@ def fetch_commit(
         for name in [name for name in names if fits(name, patterns) and not fits(name, without)]:
             inside(folder, name, repository)
             hub.hf_hub_download(repository, name, revision=revision, repo_type=kind, local_dir=folder)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # what the library notes for itself
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnreachableError(f"{where}: {reason}; check the id, the revision and the network") from None

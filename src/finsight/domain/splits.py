@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from finsight.domain.records import SPLITS
 from finsight.errors import DataError
 
 TRAIN, VALIDATION, TEST = range(3)  # indices into finsight.domain.records.SPLITS
-NAMES = ("train", "validation", "test")
 
 Codes = NDArray[np.int8]
 
@@ -77,7 +77,7 @@ def stratified(units: Units, names: Sequence[str], validation: float, test: floa
             if split not in assigned[mine] and len(left):
                 assigned[left[np.argmin(units.sizes[left])]] = split
         if TRAIN not in assigned[mine]:
-            beside = " and ".join(f"{rows} for {NAMES[split]}" for split, rows in reversed(wanted.items()))
+            beside = " and ".join(f"{rows} for {SPLITS[split]}" for split, rows in reversed(wanted.items()))
             raise DataError(
                 f"{names[stratum]} has {n} distinct text(s) in {len(mine)} group(s), too few for train beside {beside}; "
                 "add rows, or drop the label from `labels` in params.yaml"
@@ -124,7 +124,7 @@ def by_date(first: NDArray[np.str_], sizes: NDArray[np.int64], validation: float
     if missing := sorted({TRAIN, VALIDATION, TEST} - set(assigned.tolist())):
         raise DataError(
             f"prepare.split: validation from {validation_from} and test from {test_from} leave no rows for "
-            f"{', '.join(NAMES[split] for split in missing)}; the rows' dates go from {ordered[0]} to {ordered[-1]}"
+            f"{', '.join(SPLITS[split] for split in missing)}; the rows' dates go from {ordered[0]} to {ordered[-1]}"
         )
     return assigned
 
@@ -144,6 +144,6 @@ def finbert(rows: int) -> list[str]:
 
     rest, test = cut(np.arange(rows), 0.2)
     _, validation = cut(rest, 0.1)
-    split = np.full(rows, NAMES[TRAIN], dtype=object)
-    split[test], split[validation] = NAMES[TEST], NAMES[VALIDATION]
+    split = np.full(rows, SPLITS[TRAIN], dtype=object)
+    split[test], split[validation] = SPLITS[TEST], SPLITS[VALIDATION]
     return list(split)

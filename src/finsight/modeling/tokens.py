@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,7 @@ class TextTokenizer:
         self._tokenizer = Tokenizer.from_str(definition)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.definition, self.max_length = definition, max_length
+        self.digest, self.max_length = hashlib.sha256(definition.encode()).hexdigest(), max_length
         self.wordwise = _looks_at_words(json.loads(definition))
         body = self._tokenizer.encode("a", add_special_tokens=False).ids
         whole = self._tokenizer.encode("a").ids

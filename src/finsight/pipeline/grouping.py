@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finsight.domain.dedup import Ids, equal_pairs, groups, min_hashes, near_groups
-from finsight.domain.splits import NAMES
+from finsight.domain.records import SPLITS
+from finsight.pipeline.raw import hash_numbers
 from finsight.pipeline.splitting import NO_SPLIT, Columns
 from finsight.pipeline.tables import map_row_groups
 from finsight.pipeline.texts import normal_texts
@@ -83,12 +84,12 @@ def _columns(table: pa.Table) -> Columns:
     hashes = table["hash"].to_pylist()
     return Columns(
         hashes=hashes,
-        texts=np.frombuffer(bytes.fromhex("".join(hashes)), ">u8")[::2].astype(np.uint64),
+        texts=hash_numbers(table["hash"].combine_chunks())[:, 0],
         labels=numbered("label", labels),
         label_names=labels,
         corpora=numbered("corpus", corpora),
         corpus_names=corpora,
-        own=numbered("split", NAMES).astype(np.int8),
+        own=numbered("split", SPLITS).astype(np.int8),
         dates=np.array(table["date"].fill_null("").to_pylist(), dtype=np.str_),
     )
 

@@ -19,24 +19,13 @@ from finsight.params.corpora import Corpus, FiqaCorpus, TableCorpus
 from finsight.params.ingest import IngestParams
 from finsight.pipeline.corrections import Corrections, read_corrections
 from finsight.pipeline.mojibake import repair
+from finsight.pipeline.raw import COLUMNS
 from finsight.pipeline.texts import normal_texts
 
 if TYPE_CHECKING:
     from finsight.ports import CorpusReader
 
-CORPUS_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("hash", pa.string()),
-        ("text", pa.string()),
-        ("label", pa.string()),
-        ("corpus", pa.string()),
-        ("split", pa.string()),
-        ("agreement", pa.int16()),
-        ("date", pa.string()),
-        ("group", pa.string()),
-    ]
-)
+CORPUS_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 """What every corpus table has; the columns that corpora keep follow."""
 QUARANTINE_SCHEMA = pa.schema([("id", pa.string()), ("corpus", pa.string()), ("reason", pa.string()), ("raw", pa.string())])
 FIQA_COLUMNS = ("target", "aspect")

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from finsight.domain.protocol import protocol
-from finsight.domain.splits import NAMES, TRAIN, Codes
+from finsight.domain.records import SPLITS
+from finsight.domain.splits import TRAIN, Codes
 from finsight.errors import DataError, ParamsError
 from finsight.files import atomic_folder, full_disk_is_oserror, write_json
 from finsight.modeling.backbone import load_tokenizer, longest_text
@@ -56,7 +57,7 @@ def prepare(
         raise ParamsError(f"prepare.max_length: got {params.max_length}, but backbone {backbone.name} has {most} positions")
     found = read_corpus(corpus, params.near_duplicates, progress)
     splits = split_rows(found.columns, found.unit_of, params.split)
-    if missing := [name for number, name in enumerate(NAMES) if number not in splits]:
+    if missing := [name for number, name in enumerate(SPLITS) if number not in splits]:
         what = " and ".join(missing)
         raise DataError(f"{corpus}: no rows for {what}; the corpora's own splits have none: add a corpus, or set prepare.split.own: false")
     repeated, conflicting = _repeats(found.columns, splits)
@@ -117,7 +118,7 @@ def _write(
     progress: Report | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tokenise each row group and append its rows to their splits; return the counts of splits and of tokens."""
-    counts: dict[str, Any] = {split: {"rows": 0, "labels": dict.fromkeys(labels, 0)} for split in NAMES}
+    counts: dict[str, Any] = {split: {"rows": 0, "labels": dict.fromkeys(labels, 0)} for split in SPLITS}
     lengths, cut, start = Counter[int](), 0, 0
     with ExitStack() as files:
         writers: dict[str, pq.ParquetWriter] = {}
@@ -129,7 +130,7 @@ def _write(
             lengths.update(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
             table = table.filter(pa.array(kept[start : start + n]))
             start += n
-            for split in NAMES:
+            for split in SPLITS:
                 rows = table.filter(pa.compute.equal(table["split"], split))
                 if split not in writers:
                     writers[split] = files.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", rows.schema))
@@ -152,7 +153,7 @@ def _tokenise(table: pa.Table, labels: Sequence[str], tokenizer: TextTokenizer, 
         words = split_words(texts)
         return tokenizer.encode(texts.to_pylist(), words.vocabulary, words.codes, words.offsets)
 
-    ids, offsets, cut = cached_tokens(cache, cache_key(tokenizer.definition, tokenizer.max_length, table["hash"].to_pylist()), make)
+    ids, offsets, cut = cached_tokens(cache, cache_key(tokenizer.digest, tokenizer.max_length, table["hash"].to_pylist()), make)
     numbers = pa.compute.index_in(table["label"], pa.array(labels, pa.string())).cast(pa.int16())
     table = _with(_with(table, "text", texts), "label_id", numbers)
     return _with(table, "input_ids", pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int32()))), cut
@@ -177,10 +178,10 @@ def _content(
         own = split.own and bool((columns.own[mine] != NO_SPLIT).any())
         moved = own and bool(((columns.own[mine] != splits[mine]) & (splits[mine] != NO_SPLIT)).any())
         how[corpus] = "held out" if corpus in split.held_out else f"its own, the rest {drawn}" if moved else "its own" if own else drawn
-        present[corpus] = {NAMES[code] for code in np.unique(splits[mine]).tolist() if code != NO_SPLIT}
+        present[corpus] = {SPLITS[code] for code in np.unique(splits[mine]).tolist() if code != NO_SPLIT}
     leaking = {
         name: {"equal": int((leaks[splits == code] == "equal").sum()), "near": int((leaks[splits == code] != None).sum())}  # noqa: E711
-        for code, name in enumerate(NAMES)
+        for code, name in enumerate(SPLITS)
         if code != TRAIN
     }
     train, test = ([corpus for corpus, has in present.items() if name in has] for name in ("train", "test"))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finsight.domain.splits import NAMES, TEST, TRAIN, VALIDATION, Codes, Units, by_date, kfold, stratified
+from finsight.domain.records import SPLITS
+from finsight.domain.splits import TEST, TRAIN, VALIDATION, Codes, Units, by_date, kfold, stratified
 from finsight.errors import DataError
 from finsight.params.prepare import SplitParams
 
@@ -24,7 +25,7 @@ class Columns:
     :param hashes: content hash of each row's text.
     :param texts: its first 64 bits, as a number.
     :param labels: index into ``label_names``; ``corpora`` likewise.
-    :param own: the corpus's own split, an index into ``NAMES``, or ``NO_SPLIT``.
+    :param own: the corpus's own split, an index into ``SPLITS``, or ``NO_SPLIT``.
     :param dates: ISO 8601, or empty.
     """
 
@@ -151,4 +152,4 @@ def _assign(names: Sequence[str], bits: int, units: Units, dates: NDArray[np.str
 
 def names(splits: Codes) -> NDArray[np.object_]:
     """The names of split codes, None where a row is set aside."""
-    return np.array([*NAMES, None], dtype=object)[splits]
+    return np.array([*SPLITS, None], dtype=object)[splits]

@@ -26,10 +26,10 @@ Tokens = tuple[Flat, Offsets, int]
 def cache_key(tokenizer: str, max_length: int, hashes: Sequence[str]) -> str:
     """What a batch's token ids depend on, as one digest.
 
-    :param tokenizer: the content of tokenizer.json.
+    :param tokenizer: SHA-256 of tokenizer.json.
     :param hashes: content hashes of the batch's normalised texts, in order.
     """
-    head = f"{VERSION}:{max_length}:{hashlib.sha256(tokenizer.encode()).hexdigest()}:"
+    head = f"{VERSION}:{max_length}:{tokenizer}:"
     return hashlib.sha256((head + "".join(hashes)).encode()).hexdigest()
 
 
