@@ -280,11 +280,11 @@ def test_headers_and_roles() -> None:
     assert guess_roles({"text": ["some words here"], "label": ["1"], "score": ["0.5"]}).score is None
 
 
-def test_a_split_in_other_words_is_not_used_unseen(project: Path) -> None:
+def test_a_split_in_other_words_is_proposed_with_how_they_are_read(project: Path) -> None:
     rows = [[t, m, ("train", "dev")[i % 2]] for i, (t, m) in enumerate(PAIRS)]
     folder = write(Path("data/external/mine"), {"rows.csv": delimited([["text", "label", "split"], *rows], ",")})
     output = propose("mine", folder, LABELS, "x", bootstrap.reader)
-    assert "    # split:   # column split also says dev; it is used once it says train, validation, test alone" in output
+    assert "    split: split   # dev is read as validation" in output
 
 
 def test_a_guess_is_not_led_astray_by_commas(project: Path) -> None:

@@ -109,12 +109,13 @@ def test_a_file_that_is_cut_off_is_refused_and_never_read_in_part(format: str, t
 
 
 def test_csv_with_bom_tabs_quoted_line_breaks_and_own_columns(tmp_path: Path) -> None:
-    content = '\ufeffid\tsentence\tmood\tpart\n7\t"one\n\ntwo ""three"""\t1\ttest\n\n8\tfour\tup\t\n'
+    content = '\ufeffid\tsentence\tmood\tpart\n7\t"one\n\ntwo ""three"""\t1\ttest\n\n8\tfour\tup\t\n9\tfive\tup\tDev\n'
     label_map: dict[str | int, str | None] = {1: "positive", "up": "positive"}
     reader = csv_reader(tmp_path, content, delimiter="\t", text="sentence", label="mood", split="part", label_map=label_map)
     assert list(reader.read()) == [
         Example("mine/rows.csv:2", 'one\n\ntwo "three"', "positive", "mine", "test"),
         Example("mine/rows.csv:6", "four", "positive", "mine", None),
+        Example("mine/rows.csv:7", "five", "positive", "mine", "validation"),
     ]
     assert reader.facts() == {"encodings": {"rows.csv": "utf-8-sig"}}
 

@@ -40,6 +40,7 @@ def run(folder: Path, rows: list[Row], params: ValidateParams = PARAMS, schema: 
         docs=folder / "docs",
         profile=folder / "profile.json",
         suspects=folder / "suspects.csv",
+        corrections=folder / "corrections.csv",
     )
 
 
@@ -63,7 +64,7 @@ def test_a_sound_corpus_passes_and_its_report_has_the_keys_that_dvc_compares(tmp
     assert content == written(tmp_path)
     assert (content["rows"], content["critical"], content["warning"], failing(content)) == (240, 0, 0, {})
     numbers = {"rows", "repeated", "conflicting", "damaged", "foreign_share", "labels"}
-    assert set(content) == numbers | {"critical", "warning", "examined", "suspects", "corpora", "expectations"}
+    assert set(content) == numbers | {"critical", "warning", "drift", "examined", "suspects", "corpora", "expectations"}
     assert set(content["corpora"]["starter"]) == numbers | {"longest", "drift"}
     assert sum(content["labels"].values()) == 240
     said = content["expectations"]["corpus starter: this many validated versions are compared with"]
@@ -189,6 +190,18 @@ def test_drift_appears_after_a_shift_and_goes_when_it_is_approved(tmp_path: Path
     assert run(tmp_path, shifted)["corpora"]["starter"]["drift"] == {"labels": 0, "lengths": 0, "words": 0}
 
 
+def test_the_corpora_together_drift_when_one_that_nobody_approved_joins_them(tmp_path: Path) -> None:
+    together = [*starter_table(240, "a"), *(raw_row(300 + i, f"Yield {i} of the note", LABELS[1], "b") for i in range(200))]
+    run(tmp_path, together[:240], row_group_size=240)
+    approve(tmp_path / "profile.json", tmp_path / "validated.json")
+    content = run(tmp_path, together, row_group_size=240)
+    assert content["corpora"]["a"]["drift"] == {"labels": 0, "lengths": 0, "words": 0}
+    assert content["drift"]["labels"] > 0.1
+    assert [s for s in failing(content) if s.startswith("all corpora: the label shares are like those of the validated version")]
+    approve(tmp_path / "profile.json", tmp_path / "validated.json")
+    assert run(tmp_path, together, row_group_size=240)["drift"] == {"labels": 0, "lengths": 0, "words": 0}
+
+
 def test_approving_keeps_the_corpora_that_were_not_there(tmp_path: Path) -> None:
     run(tmp_path, starter_table(240, "a"))
     approve(tmp_path / "profile.json", tmp_path / "validated.json")
@@ -243,6 +256,12 @@ def test_the_stage_lists_doubtful_labels_and_says_what_to_read(tmp_path: Path) -
     assert len(rows) == content["suspects"] > 0
     assert set(rows[0]) == {"hash", "label", "suggested", "quality", "id", "text"}
     assert content["corpora"]["starter"]["drift"]["words"] < 0.05
+
+    with (tmp_path / "data/corrections.csv").open("a", encoding="utf-8") as file:
+        file.write(f"{rows[0]['hash']},{rows[0]['label']},,\n")
+    subprocess.run([sys.executable, REPO / "stages/validate.py", *command], cwd=tmp_path, check=True, capture_output=True)
+    assert rows[0]["hash"] not in (tmp_path / "reports/suspects.csv").read_text(), "a person has looked at it"
+    assert json.loads((tmp_path / "reports/validation.json").read_text())["suspects"] == content["suspects"] - 1
 
 
 def test_the_command_approves(in_folder: Path) -> None:

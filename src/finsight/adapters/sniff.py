@@ -7,7 +7,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
@@ -22,7 +22,7 @@ from finsight.adapters.table_formats import KINDS, Layout, Malformed
 from finsight.domain.records import SPLITS
 from finsight.errors import DataError
 from finsight.params.corpora import Column
-from finsight.pipeline.columns import Roles, guess_header, guess_roles, split_of
+from finsight.pipeline.columns import SPLIT_WORDS, Roles, guess_header, guess_roles, split_of
 
 DELIMITERS = ",;\t|"
 HEAD = 1 << 18  # characters from which a delimiter is told
@@ -104,8 +104,7 @@ def _table(name: str, sources: Sequence[SourceFile]) -> Look:
     columns, values = _sample(sources, layout)
     roles = guess_roles(values)
     if roles.split is not None and (other := set(values[roles.split]) - {*SPLITS, ""}):
-        remarks["split"] = f"column {roles.split} also says {', '.join(sorted(other))}; it is used once it says {', '.join(SPLITS)} alone"
-        roles = replace(roles, split=None)
+        remarks["split"] = ", ".join(f"{word} is read as {SPLIT_WORDS[word.lower()]}" for word in sorted(other))
     params |= _keys(roles)
     params |= _split_files(sources) if roles.split is None else {}
     if encoding:

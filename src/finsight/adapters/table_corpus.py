@@ -13,6 +13,7 @@ from finsight.adapters.table_formats import KINDS, SUFFIXES, Layout, Malformed, 
 from finsight.domain.records import Example, Rejection
 from finsight.errors import DataError
 from finsight.params.corpora import Column, TableCorpus
+from finsight.pipeline.columns import SPLIT_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class TableReader:
             text = cells.text(row.get(at_text))
             label = cells.label_of(row.get(p.score), p.thresholds) if scored else labels(row.get(at_label))
             if at_split is not None:
-                split = cells.plain(row.get(at_split)).strip() or None
+                stated = cells.plain(row.get(at_split)).strip()
+                split = SPLIT_WORDS.get(stated.lower(), stated) or None
             if not further:
                 return Example(id_, text, label, name, split)
             agreement = None if p.agreement is None else cells.percentage(row.get(p.agreement))

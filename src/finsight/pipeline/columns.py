@@ -31,15 +31,11 @@ DATE_FORMATS = (
     "%d %b %Y",
     "%b %d, %Y",
 )
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
-SPLITS |= {"development": "validation", "eval": "validation", "test": "test", "testing": "test"}
 MOST_LABELS = 20
 
 
@@ -64,7 +60,7 @@ def guess_roles(columns: Mapping[Column, Sequence[str]]) -> Roles:
     text = _text(columns)
     rest = {name: values for name, values in columns.items() if name != text}
     score = _first("score", rest, _is_numbers)
-    split = _first("split", rest, lambda values: {v.lower() for v in values if v} <= set(SPLITS))
+    split = _first("split", rest, lambda values: {v.lower() for v in values if v} <= set(SPLIT_WORDS))
     agreement = _first("agreement", rest, lambda values: _is_numbers(values) and all(1 < float(v) <= 100 for v in values if v))
     date = _first("date", rest, lambda values: _date_format(values) is not None)
     taken = {split, agreement, date, *([score] if len(set(rest.get(score, ()))) > MOST_LABELS else [])} - {None}  # type: ignore[arg-type]
@@ -88,7 +84,7 @@ def guess_header(first: Sequence[str], following: Sequence[Sequence[str]]) -> bo
 def split_of(file: str) -> str | None:
     """The split that a file's name states: ``sent_train.csv``, ``data/test-00000-of-00001.parquet``."""
     words = re.split(r"[^a-z]+", file.rpartition("/")[2].lower())
-    found = {SPLITS[word] for word in words if word in SPLITS}
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
 
 

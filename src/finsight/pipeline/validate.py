@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from finsight.errors import DataError
 from finsight.files import atomic_folder, write_json
 from finsight.params.validate import ValidateParams
 from finsight.pipeline.checks import Check, column_checks, corpus_checks, drift, drift_checks, merged_checks
+from finsight.pipeline.corrections import read_corrections
 from finsight.pipeline.data_docs import open_docs, run_suite
 from finsight.pipeline.noise import Suspects, find_suspects, write_suspects
 from finsight.pipeline.profile import Profile, Profiles, read_profiles
 from finsight.pipeline.raw import Rows, column_types, take_rows
-from finsight.pipeline.validated import read_validated, write_validated
+from finsight.pipeline.validated import merged, read_validated, write_validated
 
 Outcome = list[tuple[str, Check, bool]]
 """Suite, check, whether it holds."""
@@ -30,10 +32,12 @@ def validate(
     docs: Path,
     profile: Path,
     suspects: Path,
+    corrections: Path,
 ) -> dict[str, Any]:
     """Check ``corpus``; write ``report``, ``docs`` and ``suspects`` whatever the outcome, ``profile`` if no critical check fails.
 
     :param validated: the profiles of the version that this one is compared with, as `finsight corpus approve` writes them.
+    :param corrections: labels that a person has looked at; they are no suspects any more.
     :raises DataError: when a critical check fails, with the rows named.
     """
     suites = {"columns of the corpus": column_checks(column_types(corpus))}
@@ -43,12 +47,15 @@ def validate(
         before = read_validated(validated)
         profiles = read_profiles(corpus, labels, params)
         if params.noise_sample:
-            found = _examine(corpus, profiles.distinct[: params.noise_sample], labels)
+            found = _examine(corpus, profiles.distinct[: params.noise_sample], labels, read_corrections(corrections, labels).labels)
         moved = {name: drift(one, before.get(name)) for name, one in profiles.corpora.items()}
+        together = drift(profiles.merged, merged([before[name] for name in profiles.corpora if name in before]))
         suites["all corpora"] = merged_checks(profiles, found, params)
+        if len(profiles.corpora) > 1:
+            suites["all corpora"] += drift_checks(together, params)
         for name, one in profiles.corpora.items():
             suites[f"corpus {name}"] = [*corpus_checks(one, profiles.ids, params), *drift_checks(moved[name], params)]
-        content = _numbers(profiles, found, moved)
+        content = _numbers(profiles, found, moved, together)
     with atomic_folder(docs) as partial:
         context = open_docs(partial)
         outcome = [
@@ -66,22 +73,26 @@ def validate(
     return content
 
 
-def _examine(corpus: Path, rows: Rows, labels: Sequence[str]) -> Suspects:
-    return find_suspects(take_rows(corpus, sorted(rows.tolist()), ["id", "hash", "text", "label"]), labels)
+def _examine(corpus: Path, rows: Rows, labels: Sequence[str], seen: Container[str]) -> Suspects:
+    found = find_suspects(take_rows(corpus, sorted(rows.tolist()), ["id", "hash", "text", "label"]), labels)
+    return replace(found, rows=[row for row in found.rows if row[0] not in seen])
 
 
-def _numbers(profiles: Profiles, suspects: Suspects, moved: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _numbers(
+    profiles: Profiles, suspects: Suspects, moved: Mapping[str, Mapping[str, float]], together: Mapping[str, float]
+) -> dict[str, Any]:
     """The report's numbers, under keys that stay, so that `dvc metrics diff` shows what a change of the data did."""
 
     def numbers(one: Profile) -> dict[str, Any]:
         counts = {what: one.counts.get(what, 0) for what in ("repeated", "conflicting", "damaged")}
         return {"rows": one.rows, **counts, "foreign_share": round(one.foreign_share, 6), "labels": one.labels}
 
-    by_name = {
-        name: {**numbers(one), "longest": one.longest, "drift": {kind: round(d, 6) for kind, d in moved[name].items()}}
-        for name, one in profiles.corpora.items()
-    }
-    return {**numbers(profiles.merged), "examined": suspects.examined, "suspects": len(suspects.rows), "corpora": by_name}
+    def rounded(moved: Mapping[str, float]) -> dict[str, float]:
+        return {kind: round(distance, 6) for kind, distance in moved.items()}
+
+    by_name = {name: {**numbers(one), "longest": one.longest, "drift": rounded(moved[name])} for name, one in profiles.corpora.items()}
+    doubtful = {"examined": suspects.examined, "suspects": len(suspects.rows)}
+    return {**numbers(profiles.merged), "drift": rounded(together), **doubtful, "corpora": by_name}
 
 
 def _count(outcome: Outcome) -> dict[str, int]:

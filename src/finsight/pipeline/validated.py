@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ def read_validated(path: Path) -> dict[str, Any]:
             "`finsight corpus approve`"
         )
     return corpora
+
+
+def merged(corpora: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The histograms of several corpora together; None where there are none, or they can't be added."""
+    if not corpora or any(len({len(one[name]) for one in corpora}) > 1 for name in ("lengths", "words")):
+        return None
+    labels = sum((Counter(one["labels"]) for one in corpora), Counter[str]())
+    added = {name: [sum(column) for column in zip(*(one[name] for one in corpora), strict=True)] for name in ("lengths", "words")}
+    return {"labels": dict(labels), **added}
 
 
 def write_validated(path: Path, corpora: Mapping[str, Mapping[str, Any]]) -> None:
