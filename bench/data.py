@@ -44,7 +44,8 @@ if stage == "ingest":
 elif stage == "validate":
     from finsight.pipeline.validate import validate
     work = lambda: validate(raw, Path("validated.json"), params.labels, params.validate_, report=report, docs=Path("docs"),
-                            profile=Path("profile.json"), suspects=Path("suspects.csv"))
+                            profile=Path("profile.json"), suspects=Path("suspects.csv"),
+                            corrections=Path("corrections.csv"))
 else:
     from finsight.pipeline.prepare import prepare
     backbone, cache = bootstrap.backbone(params), bootstrap.token_cache()
