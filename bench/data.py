@@ -38,9 +38,9 @@ params = bootstrap.load_params()
 raw, report = Path("corpus.parquet"), Path(f"{stage}.json")
 if stage == "ingest":
     from finsight.pipeline.ingest import ingest
-    readers = bootstrap.readers(params)
+    readers = bootstrap.readers(params, params.ingest.corpora)
     work = lambda: ingest(readers, params.labels, params.ingest, params.corpora, Path("corrections.csv"), raw,
-                          Path("quarantine.parquet"), report)
+                          Path("quarantine.parquet"), report, {}, Path("unlabelled.parquet"))
 elif stage == "validate":
     from finsight.pipeline.validate import validate
     work = lambda: validate(raw, Path("validated.json"), params.labels, params.validate_, report=report, docs=Path("docs"),
@@ -49,7 +49,7 @@ elif stage == "validate":
 else:
     from finsight.pipeline.prepare import prepare
     backbone, cache = bootstrap.backbone(params), bootstrap.token_cache()
-    work = lambda: prepare(raw, params.labels, {}, params.prepare, backbone, cache, Path("prepared"), report)
+    work = lambda: prepare(raw, Path("unlabelled.parquet"), params.labels, {}, params.prepare, backbone, cache, Path("prepared"), report)
 started = time.perf_counter()
 work()
 print(json.dumps({"seconds": time.perf_counter() - started, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))

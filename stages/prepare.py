@@ -9,10 +9,11 @@ from finsight.command import PATH, edge
 
 @click.command(help=__doc__)
 @click.option("--corpus", type=PATH, required=True, help="Parquet file of the raw rows.")
+@click.option("--unlabelled", type=PATH, required=True, help="Parquet file of texts without labels.")
 @click.option("--prepared", type=PATH, required=True, help="Folder to write: a Parquet file a split, and the tokenizer.")
 @click.option("--report", type=PATH, required=True, help="JSON file to write: counts.")
 @edge
-def main(corpus: Path, prepared: Path, report: Path) -> None:
+def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path) -> None:
     from finsight import bootstrap
     from finsight.adapters.progress import row_bars
     from finsight.domain.protocol import in_words
@@ -22,7 +23,16 @@ def main(corpus: Path, prepared: Path, report: Path) -> None:
     known_as = {name: params.corpora[name].known_as for name in params.ingest.corpora}
     with row_bars() as progress:
         found = prepare(
-            corpus, params.labels, known_as, params.prepare, bootstrap.backbone(params), bootstrap.token_cache(), prepared, report, progress
+            corpus,
+            unlabelled,
+            params.labels,
+            known_as,
+            params.prepare,
+            bootstrap.backbone(params),
+            bootstrap.token_cache(),
+            prepared,
+            report,
+            progress,
         )
     click.echo(", ".join(f"{split['rows']} rows for {name}" for name, split in found["splits"].items()))
     click.echo(in_words(found["protocol"]))

@@ -1,10 +1,11 @@
 """Fine-tune the backbone on the prepared rows and keep the best epoch by validation macro-F1."""
 
+import sys
 from pathlib import Path
 
 import click
 
-from finsight.command import PATH, edge
+from finsight.command import PATH, edge, stop_signal
 
 
 @click.command(help=__doc__)
@@ -12,17 +13,34 @@ from finsight.command import PATH, edge
 @click.option("--checkpoint", type=PATH, required=True, help="Folder to write: weights, configuration, tokenizer.")
 @click.option("--report", type=PATH, required=True, help="JSON file to write: the best epoch, speed, digests.")
 @click.option("--curves", type=PATH, required=True, help="CSV file to write: loss and metrics by epoch.")
+@click.option("--steps", type=PATH, required=True, help="JSON lines to write: the loss by step.")
 @edge
-def main(prepared: Path, checkpoint: Path, report: Path, curves: Path) -> None:
+def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, steps: Path) -> None:
     from finsight import bootstrap
-    from finsight.adapters.progress import ProgressBar
+    from finsight.adapters.progress import JsonLines, ProgressBar
+    from finsight.adapters.torchrun import relaunched
     from finsight.pipeline.train import train
 
     params = bootstrap.load_params()
+    if relaunched(params.train.launch, sys.argv):
+        return
     backbone = bootstrap.backbone(params)
-    with bootstrap.tracked(params) as run, ProgressBar() as bar:
-        found = train(prepared, params.labels, params.train, backbone, checkpoint, report, curves, [bar, run])
-        run.made(found["checkpoint_sha256"])
+    teacher = bootstrap.backbone(params, params.train.teacher) if params.train.teacher else None
+    with stop_signal() as stop, bootstrap.tracked(params) as run, JsonLines(steps) as log, ProgressBar() as bar:
+        found = train(
+            prepared,
+            params.labels,
+            params.train,
+            backbone,
+            checkpoint,
+            report,
+            curves,
+            [bar, log, run],
+            scratch=bootstrap.scratch(),
+            teacher=teacher,
+            stop=stop,
+        )
+        run.made(found.get("checkpoint_sha256", ""))
     click.echo(f"best epoch {found['best_epoch']}, {found['rows_per_second']} rows/s on {found['device']} in {found['precision']}")
 
 

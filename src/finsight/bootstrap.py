@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finsight.params import file
 from finsight.params.file import Params, flatten
 from finsight.settings import load_settings
 
 if TYPE_CHECKING:
+    from finsight.modeling.training import Observer
     from finsight.params.corpora import AnyCorpus
+    from finsight.params.train import TrainParams
     from finsight.pipeline.tracking import Tracked
+    from finsight.pipeline.tune import Best
     from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
 
 __all__ = ["Params", "flatten"]
@@ -42,9 +46,9 @@ def reader(name: str, corpus: AnyCorpus) -> CorpusReader:
             return TableReader(name, corpus)
 
 
-def readers(params: Params) -> dict[str, CorpusReader]:
-    """A reader for each corpus that ``ingest.corpora`` names."""
-    return {name: reader(name, params.corpora[name]) for name in params.ingest.corpora}
+def readers(params: Params, names: Sequence[str]) -> dict[str, CorpusReader]:
+    """A reader for each of the named corpora."""
+    return {name: reader(name, params.corpora[name]) for name in names}
 
 
 def backbone(params: Params, name: str | None = None) -> Backbone:
@@ -58,6 +62,11 @@ def backbone(params: Params, name: str | None = None) -> Backbone:
 def token_cache() -> Path:
     """Where token ids are kept by content."""
     return load_settings().cache / "tokens"
+
+
+def scratch() -> Path:
+    """Where a killed training leaves what it goes on from."""
+    return load_settings().cache / "training"
 
 
 def tracker(params: Params) -> ExperimentTracker:
@@ -84,6 +93,24 @@ def tracked(params: Params) -> Tracked:
         click.secho(f"warning: {message}", fg="yellow", err=True)
 
     return Tracked(lambda: tracker(params), "train", flatten(params), warn)
+
+
+def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], bool], say: Callable[[str], None]) -> Best:
+    """Search for better parameters of ``train``."""
+    from finsight.adapters.progress import ProgressBar
+    from finsight.pipeline.train import train
+    from finsight.pipeline.tune import tune
+
+    params = load_params()
+    search = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
+    found, teacher = backbone(params), backbone(params, params.train.teacher) if params.train.teacher else None
+
+    def one(recipe: TrainParams, folder: Path, observers: Sequence[Observer]) -> dict[str, Any]:
+        files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
+        with ProgressBar() as bar:
+            return train(prepared, params.labels, recipe, found, *files, [bar, *observers], scratch=scratch(), teacher=teacher, stop=stop)
+
+    return tune(prepared, params.labels, params.train, search, found, study, one, lambda: tracker(params), say, stop)
 
 
 def checkpoint_classifier(checkpoint: Path, params: Params) -> Classifier:

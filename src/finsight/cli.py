@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from finsight import __version__
-from finsight.command import PATH, edge
+from finsight.command import PATH, edge, stop_signal
 from finsight.errors import DataError, ParamsError
 
 BUNDLE = Path("models/bundle")
@@ -96,6 +96,21 @@ def corpus_approve() -> None:
     target = Path("data/validated.json")
     names = approve(Path("reports/profile.json"), target)
     click.echo(f"{target}: {', '.join(names)} {'is' if len(names) == 1 else 'are'} what later versions are compared with; commit it")
+
+
+@main.command()
+@click.option("--trials", type=click.IntRange(1), help="Trials in all, those of an earlier call among them; tune.trials by default.")
+@click.option("--study", type=PATH, default=Path("tune.db"), show_default=True, help="SQLite file that keeps the search.")
+@click.option("--prepared", type=PATH, default=Path("data/prepared"), show_default=True)
+@edge
+def tune(trials: int | None, study: Path, prepared: Path) -> None:
+    """Search for better train parameters on validation (tune in params.yaml); stop and go on as you like."""
+    from finsight import bootstrap
+
+    with stop_signal() as stop:
+        best = bootstrap.tune(prepared, study, trials, stop, click.echo)
+    click.secho(f"best of the trials: number {best.number}, validation macro-F1 {best.value:.4f}", bold=True)
+    click.echo(f"dvc exp run {best.options()}")
 
 
 @main.command()

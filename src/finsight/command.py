@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import functools
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,25 @@ from finsight.errors import FinsightError
 from finsight.settings import quiet
 
 PATH = click.Path(path_type=Path)
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """While the block runs, SIGTERM and Ctrl-C only raise a flag that the work asks for; a second one ends the process."""
+    caught: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def edge(main: Callable[..., None]) -> Callable[..., None]:

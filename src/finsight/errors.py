@@ -5,7 +5,8 @@ FinsightError
 ├── DataError          a corpus or a table is missing, malformed or unfit
 ├── ArtifactError      a backbone, checkpoint or bundle is missing, damaged or not what its digest says
 ├── GateError          a result is outside the limits that params.yaml sets
-└── UnreachableError   a server does not answer or refuses us
+├── UnreachableError   a server does not answer or refuses us
+└── StoppedError       a signal ended a training, which can go on
 """
 
 from __future__ import annotations
@@ -41,3 +42,7 @@ class GateError(FinsightError):
 
 class UnreachableError(FinsightError):
     """An outside system does not answer, or refuses our credentials."""
+
+
+class StoppedError(FinsightError):
+    """A training was told to end before its time; its state is kept."""

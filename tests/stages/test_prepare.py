@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import LABELS, starter_rows
+from finsight.domain.records import SPLITS
 from finsight.errors import DataError
 from finsight.modeling.tokens import TextTokenizer
 from finsight.params.prepare import PrepareParams
@@ -35,13 +36,16 @@ def run(tiny_backbone: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, An
         known_as: dict[str, str] | None = None,
         trained_on: tuple[str, ...] = (),
         groups: int | None = None,
+        texts: Sequence[Row] = (),
         **split: Any,
     ) -> tuple[dict[str, Any], dict[str, list[Row]]]:
         corpus = write_raw(tmp_path / "corpus.parquet", rows, groups)
+        unlabelled = write_raw(tmp_path / "unlabelled.parquet", [{**row, "label": ""} for row in texts])
         params = PrepareParams.model_validate({"max_length": 64, "near_duplicates": 0.7, "split": {**SPLIT, **split}})
         backbone = Backbone("tiny", tiny_backbone, "0" * 64, "MIT", trained_on)
-        report = prepare(corpus, LABELS, known_as or {}, params, backbone, tmp_path / "cache", tmp_path / "out", tmp_path / "r.json")
-        return report, {s: pq.read_table(tmp_path / f"out/{s}.parquet").to_pylist() for s in ("train", "validation", "test")}
+        folders = (tmp_path / "cache", tmp_path / "out", tmp_path / "r.json")
+        report = prepare(corpus, unlabelled, LABELS, known_as or {}, params, backbone, *folders)
+        return report, {s: pq.read_table(tmp_path / f"out/{s}.parquet").to_pylist() for s in (*SPLITS, "unlabelled")}
 
     return run
 
@@ -73,13 +77,39 @@ def test_near_duplicates_never_straddle_a_split_of_ours(run, split: dict[str, An
     assert sum(len(rows) for rows in splits.values()) == 252
 
 
+def test_texts_without_labels_tell_nothing_of_validation_and_test(run) -> None:
+    labelled = [{**row, "split": ("train", "validation", "test")[i % 3]} for i, row in enumerate(starter_table(240))]
+    labelled += copies(1, split="test")
+    texts = [
+        raw_row(1, labelled[0]["text"], "", "wire"),  # in train
+        raw_row(2, labelled[1]["text"].upper(), "", "wire"),  # in validation, but for the case
+        *copies(2, "wire", start=50),  # another figure than a row of test
+        raw_row(4, "A sentence that no other corpus has , on the price of tin", "", "wire"),
+        raw_row(5, "A sentence that no other corpus has , on the price of tin", "", "wire"),
+    ]
+    report, splits = run(labelled, texts=texts)
+    assert report["unlabelled"] == {"rows": 1, "near_held_out": 3, "repeated": 2}
+    (kept,) = splits["unlabelled"]
+    assert kept["id"] == "wire/rows.csv:6"
+    assert len(kept["input_ids"]) > 5
+    assert run(labelled)[0]["splits"] == report["splits"], "they change no split of the labelled rows"
+
+
 def test_without_near_duplicates_only_equal_texts_stay_together(run, tmp_path: Path, tiny_backbone: Path) -> None:
     rows = starter_table(240) + copies(12) + [raw_row(5000 + i, "THE FIRM IS IN OSLO !", "neutral") for i in range(5)]
     rows += [raw_row(6000 + i, "The firm is in Oslo .", "neutral") for i in range(5)]
     params = PrepareParams.model_validate({"max_length": 64, "near_duplicates": 0.0, "split": SPLIT})
     corpus = write_raw(tmp_path / "c.parquet", rows)
     report = prepare(
-        corpus, LABELS, {}, params, Backbone("tiny", tiny_backbone, "0", "MIT"), tmp_path / "cache", tmp_path / "o", tmp_path / "r.json"
+        corpus,
+        write_raw(tmp_path / "u.parquet", []),
+        LABELS,
+        {},
+        params,
+        Backbone("tiny", tiny_backbone, "0", "MIT"),
+        tmp_path / "cache",
+        tmp_path / "o",
+        tmp_path / "r.json",
     )
     assert report["near_duplicates"] == {"rows": 10, "groups": 1, "largest": 10}
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pytest
@@ -130,7 +131,14 @@ def test_a_critical_failure_is_one_line_and_leaves_the_report_and_the_pages_but_
     assert "each row has a text: got 1, 1 of 276 rows (starter/rows.csv:22)" in line
     assert {p.name for p in folder.iterdir()} == {"corpus.parquet", "validation.json", "docs", "suspects.csv"}
     assert "each row has a text (critical): 1 of 276 rows (starter/rows.csv:22)" in shown(folder)
-    assert "corpus starter" in (folder / "docs/index.html").read_text()
+    front = (folder / "docs/index.html").read_text()
+    assert "6 critical: the pipeline stopped here." in front
+    assert "<td>each row has a text</td><td class=number>1</td><td>1 of 276 rows (starter/rows.csv:22)</td>" in front
+    link = re.search(r'<h2>corpus starter · <a href="([^"]+)">', front)
+    assert link is not None
+    assert (folder / "docs" / unquote(link[1])).is_file()
+    for page in (folder / "docs").rglob("*.html"):
+        assert not re.search(r"<(script|link|img)[^>]*https?:", page.read_text()), f"{page} would fetch something"
     content = written(folder)
     assert (content["critical"], content["warning"]) == (6, 5)
     assert set(failing(content)) == {f"{'all corpora' if 'own id' in c[1] else 'corpus starter'}: {c[1]}" for c in CASES}

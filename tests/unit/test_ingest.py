@@ -47,19 +47,26 @@ class Run:
     root: Path
 
     def __call__(
-        self, readers: Mapping[str, Rows], corpora: Mapping[str, Corpus] | None = None, corrections: str | None = None, allowed: float = 1.0
+        self,
+        readers: Mapping[str, Rows],
+        corpora: Mapping[str, Corpus] | None = None,
+        corrections: str | None = None,
+        allowed: float = 1.0,
+        texts: Mapping[str, Rows] | None = None,
     ) -> dict[str, Any]:
         if corrections is not None:
             (self.root / "corrections.csv").write_text(corrections)
         found = ingest(
             readers,
             LABELS,
-            IngestParams(corpora=list(readers), max_quarantined=allowed),
+            IngestParams(corpora=list(readers), unlabelled=list(texts or {}), max_quarantined=allowed),
             corpora or {name: table() for name in readers},
             self.root / "corrections.csv",
             self.root / "corpus.parquet",
             self.root / "quarantine.parquet",
             self.root / "ingest.json",
+            texts or {},
+            self.root / "unlabelled.parquet",
         )
         assert json.loads((self.root / "ingest.json").read_text()) == found
         return found

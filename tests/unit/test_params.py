@@ -42,7 +42,7 @@ def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("train.learnin_rate", 1, r"train\.learnin_rate: unknown key; allowed: backbone, batch_tokens, .*warmup_ratio, weight_decay"),
+        ("train.learnin_rate", 1, r"train\.learnin_rate: unknown key; allowed: accumulation, .*warmup_ratio, weight_decay"),
         (
             "prepare.split.valdation",
             0.1,
@@ -52,12 +52,26 @@ def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
         (
             "colour",
             "red",
-            r"colour: unknown key; allowed: backbones, corpora, .*ingest, labels, polarity, prepare, register, train, validate",
+            r"colour: unknown key; allowed: backbones, corpora, .*ingest, labels, polarity, prepare, register, train, tune, validate",
         ),
         ("train.epochs", "many", r"train\.epochs: got 'many'; input should be a valid integer"),
         ("train.epochs", "3", r"train\.epochs: got '3'; input should be a valid integer"),
         ("train.epochs", True, r"train\.epochs: got True; input should be a valid integer"),
         ("train.epochs", 0, r"train\.epochs: got 0; input should be greater than or equal to 1"),
+        ("train.threads", 0, r"train: determinism strict needs a number of threads"),
+        ("train.launch.node_rank", 1, r"train\.launch: node_rank is 1, expected 0 to 0"),
+        ("train.launch.nodes", 2, r"train\.launch: several nodes need rendezvous"),
+        ("ingest.unlabelled", ["nosuch"], r"ingest\.unlabelled: \['nosuch'\] are not under corpora"),
+        ("ingest.unlabelled", ["starter"], r"ingest\.unlabelled: \['starter'\] are in ingest\.corpora too"),
+        ("tune.space.lr", {"low": 2.0, "high": 1.0, "log": False}, r"tune\.space\.lr: low is 2, expected less than high, 1"),
+        ("tune.space.lr", {"low": 0.0, "high": 1.0, "log": True}, r"tune\.space\.lr: low is 0, expected more than 0"),
+        (
+            "tune.space.lr",
+            {"low": 1.0, "hihg": 2.0, "log": True},
+            r"tune\.space\.lr\.(high: missing|hihg: unknown key; allowed: high, log, low)",
+        ),
+        ("tune.space.lr", {"choices": [1]}, r"tune\.space\.lr\.choices: got \[1\]; list should have at least 2 items"),
+        ("backbones.minilm.packages", {"a==1": "0" * 64, "b==1": "0" * 64}, r"backbones\.minilm: several packages need archive"),
         ("train.device", "tpu", r"train\.device: got 'tpu'; input should be 'auto', 'cpu' or 'cuda'"),
         ("train.lr", None, r"train\.lr: missing"),
         ("corpora.starter.format", "xml", r"corpora\.starter: .*'xml'.*'csv', .*'phrasebank'"),
@@ -99,6 +113,13 @@ def test_refusals_name_the_key_and_what_is_allowed(tmp_path: Path, key: str, val
     assert re.search(r"params\.yaml: " + says, str(caught.value)), str(caught.value)
 
 
+def test_what_is_frozen_cannot_be_pushed(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.replace("frozen_layers: 0", "frozen_layers: 1").replace("adversarial: 0.0", "adversarial: 0.5"))
+    with pytest.raises(ParamsError, match=r"train: adversarial pushes the embeddings, which frozen_layers keeps from learning"):
+        load_params(path)
+
+
 def test_the_finbert_split_is_refused_on_other_files_than_its_own(tmp_path: Path) -> None:
     path = changed(tmp_path, "corpora.phrasebank.split", "finbert")
     assert load_params(path).corpora["phrasebank"].split == "finbert"
@@ -119,14 +140,14 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, content: str | None, say
 
 def test_scientific_notation_is_a_number_as_dvc_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(re.sub(r"  lr: \S+", "  lr: 3e-5", PARAMS))
+    path.write_text(re.sub(r"  lr: \S+", "  lr: 3e-5", PARAMS, count=1))
     assert load_params(path).train.lr == 3e-5
 
 
 def test_every_key_of_the_shipped_file_is_commented() -> None:
     lines = PARAMS.splitlines()
     for number, line in enumerate(lines):
-        if not re.match(r" *[\w.-]+:( |$)", line) or re.match(r"      [\w.]+: [0-9a-f]{64}$", line):  # the digests are one list
+        if not re.match(r" *[\w.-]+:( |$)", line) or re.match(r"      [\w.=-]+: [0-9a-f]{64}$", line):  # the digests are one list
             continue
         opens_a_section = line.rstrip().endswith(":")  # its own keys are commented
         assert opens_a_section or "#" in line or lines[number - 1].lstrip().startswith("#"), (

@@ -1,36 +1,44 @@
 """The loop on a tiny random model: it learns, keeps the best epoch, and repeats itself exactly."""
 
+import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 
-from conftest import LABELS
+from conftest import LABELS, shipped_params
 from finsight.domain.labels import confidence, targets
-from finsight.errors import ParamsError
+from finsight.errors import ParamsError, StoppedError
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Rows
-from finsight.modeling.device import deterministic, resolve_device, resolve_precision
-from finsight.modeling.training import Fitted, Progress, fit, linear_schedule, moving_average, parameter_groups, predict
+from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
+from finsight.modeling.dropout import CheapDropout, cheapen_dropout
+from finsight.modeling.frozen import FrozenLayers
+from finsight.modeling.inference import predict
+from finsight.modeling.losses import Push, hooked, soft_cross_entropy
+from finsight.modeling.optimisation import average, parameter_groups, share_of_peak
+from finsight.modeling.resume import Keeper
+from finsight.modeling.training import Data, Fitted, Progress, fit
+from finsight.params.train import TrainParams
 from finsight.pipeline.train import validation_metrics
 
+SHIPPED = YAML(typ="safe").load(shipped_params())["train"]
 RECIPE: dict[str, Any] = {
+    **SHIPPED,
     "epochs": 5,
     "lr": 2e-3,
     "head_lr_multiplier": 2.0,
     "layer_decay": 0.5,
     "batch_tokens": 256,
-    "weight_decay": 0.01,
-    "warmup_ratio": 0.1,
     "label_smoothing": 0.0,
-    "max_grad_norm": 1.0,
     "ema": 0.9,
     "seed": 1,
 }
 CPU = torch.device("cpu")
+HARDWARE = Hardware(CPU)
 
 
 def three_labels(logits: np.ndarray, actual: np.ndarray) -> dict[str, float]:
@@ -45,15 +53,28 @@ def toy(n: int, seed: int) -> Rows:
     return Rows(ids, labels)
 
 
-def run(backbone: Path, **changes: Any) -> tuple[Any, Fitted, list[Progress]]:
+def recipe_of(**changes: Any) -> TrainParams:
+    return TrainParams.model_validate(RECIPE | changes)
+
+
+def toy_data(rows: Rows | None = None) -> Data:
+    rows = rows or toy(900, 1)
+    return Data(rows, targets(rows.labels, 3).astype(np.float32), np.ones(len(rows), dtype=np.float32), toy(60, 2), 0)
+
+
+def run(
+    backbone: Path, data: Data | None = None, hardware: Hardware = HARDWARE, fitting: dict[str, Any] | None = None, **changes: Any
+) -> tuple[Any, Fitted, list[Progress]]:
     seen: list[Progress] = []
-    recipe = SimpleNamespace(**RECIPE | changes)
+    recipe = recipe_of(**changes)
     with deterministic(recipe.seed):
-        model = load_model(backbone, LABELS)
-        rows = toy(900, 1)
-        goal = targets(rows.labels, 3).astype(np.float32)
-        fitted = fit(model, rows, goal, toy(60, 2), recipe, 0, CPU, torch.float32, three_labels, [seen.append])  # type: ignore[arg-type]
+        model = load_model(backbone, LABELS, new_head=True, dropout=recipe.dropout)
+        fitted = fit(model, data or toy_data(), recipe, hardware, three_labels, [seen.append], **(fitting or {}))
     return model, fitted, seen
+
+
+def weights_of(model: Any) -> bytes:
+    return b"".join(p.detach().numpy().tobytes() for p in model.parameters())
 
 
 def test_it_learns_and_keeps_the_best_epoch(tiny_backbone: Path) -> None:
@@ -61,7 +82,7 @@ def test_it_learns_and_keeps_the_best_epoch(tiny_backbone: Path) -> None:
     f1 = [epoch["validation_macro_f1"] for epoch in fitted.epochs]
     assert f1[fitted.epoch - 1] == max(f1) > 0.9
     validation = toy(60, 2)
-    kept = validation_metrics(predict(model, validation.ids, 0, 4 * 256, CPU, torch.float32), validation.labels, 3)
+    kept = validation_metrics(predict(model, validation.ids, 0, 4 * 256, HARDWARE), validation.labels, 3)
     assert kept["macro_f1"] == max(f1)
     assert [p.step for p in seen if not p.metrics] == list(range(1, seen[-1].steps + 1))
     assert [p.epoch for p in seen if p.metrics] == [1, 2, 3, 4, 5]
@@ -70,8 +91,7 @@ def test_it_learns_and_keeps_the_best_epoch(tiny_backbone: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_backbone: Path) -> None:
     def weights(**changes: Any) -> bytes:
-        model, _, _ = run(tiny_backbone, epochs=1, **changes)
-        return b"".join(p.detach().numpy().tobytes() for p in model.parameters())
+        return weights_of(run(tiny_backbone, epochs=1, **changes)[0])
 
     assert weights() == weights()
     assert weights() != weights(seed=2)
@@ -80,25 +100,28 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_backbon
 def test_predictions_keep_the_order_of_rows(tiny_backbone: Path) -> None:
     model = load_model(tiny_backbone, LABELS)
     rows = toy(50, 3).ids
-    together = predict(model, rows, 0, 200, CPU, torch.float32)
-    alone = np.concatenate([predict(model, [row], 0, 200, CPU, torch.float32) for row in rows])
+    together = predict(model, rows, 0, 200, HARDWARE)
+    alone = np.concatenate([predict(model, [row], 0, 200, HARDWARE) for row in rows])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
-    rates = [linear_schedule(step, 100, 0.1) for step in range(100)]
+    rates = [share_of_peak(step, 100, "linear", 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[99] == pytest.approx(1 / 90)
-    assert linear_schedule(100, 100, 0.1) == 0.0
-    assert linear_schedule(0, 100, 0.0) == 1.0
+    assert share_of_peak(100, 100, "linear", 0.1) == 0.0
+    assert share_of_peak(0, 100, "linear", 0.0) == 1.0
+    assert share_of_peak(55, 100, "cosine", 0.1) == pytest.approx(0.5)
+    assert share_of_peak(100, 100, "cosine", 0.1) == pytest.approx(0.0)
+    assert share_of_peak(99, 100, "constant", 0.1) == 1.0
 
 
 def test_layers_learn_slower_the_deeper_they_lie(tiny_backbone: Path) -> None:
     model = load_model(tiny_backbone, LABELS)
-    groups = parameter_groups(model, SimpleNamespace(**RECIPE))  # type: ignore[arg-type]
-    rate_of = {id(p): g["lr"] for g in groups for p in g["params"]}  # type: ignore[attr-defined]
-    decay_of = {id(p): g["weight_decay"] for g in groups for p in g["params"]}  # type: ignore[attr-defined]
+    groups = parameter_groups(model, recipe_of())
+    rate_of = {id(p): g["lr"] for g in groups for p in g["params"]}
+    decay_of = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
     rates = {name: rate_of[id(p)] for name, p in model.named_parameters()}
     assert len(rates) == len(list(model.parameters()))
     assert rates["classifier.weight"] == pytest.approx(0.004)
@@ -131,11 +154,11 @@ def test_precision_auto_takes_bf16_where_the_cpu_has_tiles_for_it(
 
 def test_the_average_follows_the_weights_and_a_decay_of_zero_is_the_last_ones() -> None:
     averages, weights = [torch.zeros(2)], [torch.ones(2)]
-    moving_average(0.9)(averages, weights, 2)  # early: 1 - 3 / 12
+    average(averages, weights, 2, 0.9)  # early: 1 - 3 / 12
     assert averages[0].tolist() == pytest.approx([0.75, 0.75])
-    moving_average(0.9)(averages, weights, 1000)  # late: 0.1 of what is left
+    average(averages, weights, 1000, 0.9)  # late: 0.1 of what is left
     assert averages[0].tolist() == pytest.approx([0.775, 0.775])
-    moving_average(0.0)(averages, weights, 1000)
+    average(averages, weights, 1000, 0.0)
     assert averages[0].tolist() == [1.0, 1.0]
 
 
@@ -154,12 +177,159 @@ def test_targets_spread_what_the_label_does_not_deserve() -> None:
     np.testing.assert_allclose(targets(labels, 3, [75, None, 50]), [[0.875, 0.0625, 0.0625], [0, 0, 1], [0.21, 0.58, 0.21]])
 
 
-def test_bf16_learns_too(tiny_backbone: Path) -> None:
-    with deterministic(1):
-        model = load_model(tiny_backbone, LABELS)
-        rows = toy(900, 1)
-        goal = targets(rows.labels, 3).astype(np.float32)
-        recipe = SimpleNamespace(**RECIPE)
-        fitted = fit(model, rows, goal, toy(60, 2), recipe, 0, CPU, torch.bfloat16, three_labels)  # type: ignore[arg-type]
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_the_bits_learn_too(tiny_backbone: Path, dtype: torch.dtype) -> None:
+    model, fitted, _ = run(tiny_backbone, hardware=Hardware(CPU, dtype))
     assert max(epoch["validation_macro_f1"] for epoch in fitted.epochs) > 0.9
     assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "cosine"},
+        {"accumulation": 2, "lr": 4e-3},
+        {"gradient_checkpointing": True},
+        {"dropout": 0.3},
+        {"r_drop": 0.5},
+        {"adversarial": 0.01, "dropout": 0.0},
+        {"frozen_layers": 2, "lr": 8e-3},
+        {"frozen_layers": 2, "unfreeze_every": 1},
+    ],
+)
+def test_each_part_of_a_recipe_learns(tiny_backbone: Path, changes: dict[str, Any]) -> None:
+    _, fitted, _ = run(tiny_backbone, **changes)
+    assert max(epoch["validation_macro_f1"] for epoch in fitted.epochs) > 0.9
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(tiny_backbone: Path) -> None:
+    plain, saved = (run(tiny_backbone, epochs=1, gradient_checkpointing=on)[0] for on in (False, True))
+    for a, b in zip(plain.parameters(), saved.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_accumulated_batches_are_a_step_of_their_sum(tiny_backbone: Path) -> None:
+    """Of one batch of all rows, and of two halves, the gradients are equal: rows weigh the same wherever they stand."""
+    rows = toy(64, 3)
+    pairs = ((1024, 1), (352, 3))
+    models = [run(tiny_backbone, toy_data(rows), epochs=2, dropout=0.0, batch_tokens=b, accumulation=n)[0] for b, n in pairs]
+    for a, b in zip(*(m.parameters() for m in models), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-3)
+
+
+def test_frozen_layers_stay_and_their_kept_output_changes_nothing(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(load_model(tiny_backbone, LABELS).named_parameters())
+    kept = run(tiny_backbone, epochs=2, frozen_layers=2, dropout=0.0)[0]
+    for name, parameter in kept.named_parameters():
+        still = "embeddings" in name or ".layer.0." in name
+        assert torch.equal(parameter, before[name]) == still, name
+    monkeypatch.setattr("finsight.modeling.frozen.MOST_BYTES", 0)
+    computed = run(tiny_backbone, epochs=2, frozen_layers=2, dropout=0.0)[0]
+    monkeypatch.setattr(FrozenLayers, "fits", lambda *_: False)
+    whole = run(tiny_backbone, epochs=2, frozen_layers=2, dropout=0.0)[0]
+    for a, b, c in zip(kept.parameters(), computed.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(a, c, atol=1e-5, rtol=1e-4)
+
+
+def test_training_ends_when_nothing_gets_better(tiny_backbone: Path) -> None:
+    _, fitted, _ = run(tiny_backbone, epochs=9, patience=2, lr=1e-9)
+    assert (fitted.epoch, len(fitted.epochs)) == (1, 3)
+
+
+def test_a_push_raises_the_loss_by_a_step_of_the_stated_length(tiny_backbone: Path) -> None:
+    model = load_model(tiny_backbone, LABELS, new_head=True).eval()
+    tokens = torch.tensor([[2, 101, 300, 3], [2, 102, 301, 3]])
+    goal, weights = torch.eye(3)[:2], torch.ones(2)
+    outputs = []
+
+    def loss() -> torch.Tensor:
+        return soft_cross_entropy(model(input_ids=tokens).logits, goal, weights)
+
+    push = Push(model, 0.5)
+    with push.watched():
+        before = loss()
+        before.backward()
+    with push.pushed(), hooked(model.get_input_embeddings(), lambda _, __, output: outputs.append(output.detach())):
+        assert loss() > before
+    steps = outputs[0] - model.get_input_embeddings()(tokens)
+    torch.testing.assert_close(steps.flatten(1).norm(dim=1), torch.full((2,), 0.5))
+
+
+def test_the_loss_is_cross_entropy_and_r_drop_adds_half_the_divergences() -> None:
+    logits, target, weights = torch.randn(6, 3), torch.softmax(torch.randn(6, 3), 1), torch.rand(6)
+    reference = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    torch.testing.assert_close(soft_cross_entropy(logits, target, weights), (reference * weights).sum())
+    p, q = logits[:3].log_softmax(1), logits[3:].log_softmax(1)
+    kl = torch.nn.functional.kl_div
+    both = (kl(q, p, log_target=True, reduction="none") + kl(p, q, log_target=True, reduction="none")).sum(1)
+    passes = torch.nn.functional.cross_entropy(logits, target[:3].repeat(2, 1), reduction="none").view(2, 3).mean(0)
+    torch.testing.assert_close(soft_cross_entropy(logits, target[:3], torch.ones(3), 0.7), (passes + 0.7 * both / 2).sum())
+
+
+def test_cheap_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    layer = torch.nn.Dropout(0.1)
+    cheapen_dropout(layer)
+    torch.manual_seed(3)
+    x = torch.ones(1001, 997, requires_grad=True)
+    out = layer(x)
+    assert type(layer) is CheapDropout
+    assert (out == 0).float().mean().item() == pytest.approx(0.1, abs=0.002)
+    assert out.mean().item() == pytest.approx(1.0, abs=0.002)
+    assert torch.unique(out).tolist() == pytest.approx([0.0, 1 / 0.9], rel=1e-3)
+    for neighbour in (1, 2, 3, 4):  # values of one draw are independent
+        dropped = (out.flatten() == 0).float()
+        both = (dropped[neighbour:] * dropped[:-neighbour]).mean().item()
+        assert both == pytest.approx(0.01, abs=0.001)
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, out.detach())
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), out)
+    assert torch.equal(layer.eval()(x), x)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"frozen_layers": 2, "unfreeze_every": 2}, {"accumulation": 2}])
+@pytest.mark.parametrize("at", [1, 7, 40])
+def test_a_killed_run_goes_on_to_the_same_weights(tiny_backbone: Path, tmp_path: Path, at: int, changes: dict[str, Any]) -> None:
+    data = toy_data(toy(300, 1))
+    whole, expected, _ = run(tiny_backbone, data, epochs=3, **changes)
+
+    def keeper() -> Keeper:
+        return Keeper(tmp_path / "state.safetensors", 0.0)
+
+    def kill(progress: Progress) -> None:
+        if progress.step == at and not progress.metrics:
+            raise KilledError
+
+    with deterministic(1), contextlib.suppress(KilledError):
+        model = load_model(tiny_backbone, LABELS, new_head=True)
+        fit(model, data, recipe_of(epochs=3, **changes), HARDWARE, three_labels, [kill], keeper=keeper())
+    before: list[dict[str, float]] = []
+    resumed, fitted, seen = run(tiny_backbone, data, fitting={"keeper": keeper(), "restored": before.extend}, epochs=3, **changes)
+    assert weights_of(resumed) == weights_of(whole)
+    assert fitted == expected
+    assert fitted.epochs[: len(before)] == before
+    assert seen[0].step == min(at, seen[-1].steps) if at > 1 else seen[0].step == 1
+
+
+def test_a_stopped_run_keeps_its_state_and_says_where_it_was(tiny_backbone: Path, tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    seen: list[Progress] = []
+    whole, _, _ = run(tiny_backbone, epochs=2)
+    with deterministic(1), pytest.raises(StoppedError, match=r"training was stopped after step 5 of \d+; the same command goes on"):
+        model = load_model(tiny_backbone, LABELS, new_head=True)
+        keeper = Keeper(path, 1e9)
+        fit(model, toy_data(), recipe_of(epochs=2), HARDWARE, three_labels, [seen.append], keeper=keeper, stop=lambda: len(seen) == 5)
+    resumed, _, again = run(tiny_backbone, fitting={"keeper": Keeper(path, 1e9)}, epochs=2)
+    assert again[0].step == 6
+    assert weights_of(resumed) == weights_of(whole)
+
+
+def test_a_damaged_state_is_no_state(tiny_backbone: Path, tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(b"not safetensors")
+    assert Keeper(path, 0.0).load() is None

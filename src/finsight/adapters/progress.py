@@ -1,10 +1,12 @@
-"""Long work in the terminal."""
+"""Long work in the terminal, and in a file that others follow."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from pathlib import Path
+from typing import IO, Any, Self
 
 from tqdm import tqdm
 
@@ -26,10 +28,11 @@ def row_bars() -> Iterator[Callable[[str, int], None]]:
 
 
 class ProgressBar:
-    """An observer: one bar for the run, with rate and time left, and a line an epoch. It shows with the first step."""
+    """An observer: one bar for a run, with rate and time left, and a line an epoch. It shows with the first step."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._name = ""
 
     def __enter__(self) -> Self:
         return self
@@ -37,16 +40,50 @@ class ProgressBar:
     def __call__(self, progress: Progress) -> None:
         """Move the bar."""
         bar = self._bar
-        if bar is None:
-            bar = self._bar = tqdm(total=progress.steps, unit="step", desc="train", dynamic_ncols=True)
+        if bar is None or self._name != progress.name:
+            self.__exit__()
+            # A run that goes on begins where it was stopped: what was done before must not count for the rate.
+            first = progress.step - 1 if progress.step < progress.steps else 0
+            bar = self._bar = tqdm(total=progress.steps, initial=first, unit="step", desc=progress.name or "train", dynamic_ncols=True)
+            self._name = progress.name
         bar.set_postfix(epoch=f"{progress.epoch}/{progress.epochs}", loss=f"{progress.loss:.3f}", refresh=False)
         bar.update(progress.step - bar.n)
         if m := progress.metrics:
             bar.write(
-                f"epoch {progress.epoch}/{progress.epochs}: train loss {m['train_loss']:.3f}, validation loss {m['validation_loss']:.3f}, "
-                f"accuracy {m['validation_accuracy']:.3f}, macro-F1 {m['validation_macro_f1']:.3f}"
+                f"{self._name or 'train'}, epoch {progress.epoch}/{progress.epochs}: train loss {m['train_loss']:.3f}, validation loss "
+                f"{m['validation_loss']:.3f}, accuracy {m['validation_accuracy']:.3f}, macro-F1 {m['validation_macro_f1']:.3f}"
             )
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class JsonLines:
+    """An observer that appends each report as a line of JSON, for whoever follows the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        """Write a line."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8")
+        said = {
+            "run": progress.name or "train",
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "steps": progress.steps,
+            "loss": progress.loss,
+        }
+        self._file.write(json.dumps({**said, **progress.metrics}) + "\n")
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()

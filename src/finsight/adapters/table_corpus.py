@@ -82,7 +82,7 @@ class TableReader:
 
         def convert(id_: str, row: dict[Any, Any], split: str | None) -> Example:
             text = cells.text(row.get(at_text))
-            label = cells.label_of(row.get(p.score), p.thresholds) if scored else labels(row.get(at_label))
+            label = cells.label_of(row.get(p.score), p.thresholds) if scored else "" if at_label is None else labels(row.get(at_label))
             if at_split is not None:
                 stated = cells.plain(row.get(at_split)).strip()
                 split = SPLIT_WORDS.get(stated.lower(), stated) or None

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.checkpoint import load_checkpoint
-from finsight.modeling.device import resolve_device
-from finsight.modeling.training import predict
+from finsight.modeling.device import Hardware, resolve_device
+from finsight.modeling.inference import predict
 
 BATCH_TOKENS = 4096  # twice that is no faster on two cores
 
@@ -24,7 +23,7 @@ class TorchClassifier:
         self._model, self._labels = load_checkpoint(checkpoint)
         self._tokenizer = load_tokenizer(checkpoint)
         self._max_length = max_length
-        self._device = resolve_device(device)
+        self._hardware = Hardware(resolve_device(device))
 
     @property
     def labels(self) -> Sequence[str]:
@@ -37,4 +36,4 @@ class TorchClassifier:
             return np.zeros((0, len(self._labels)), dtype=np.float32)
         encoded = self._tokenizer(list(texts), truncation=True, max_length=self._max_length)["input_ids"]
         ids = [np.asarray(row, dtype=np.int32) for row in encoded]
-        return predict(self._model, ids, int(self._tokenizer.pad_token_id), BATCH_TOKENS, self._device, torch.float32)
+        return predict(self._model, ids, int(self._tokenizer.pad_token_id), BATCH_TOKENS, self._hardware)

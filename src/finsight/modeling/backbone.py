@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,14 +17,20 @@ from finsight.errors import ArtifactError
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
-def load_model(folder: Path, labels: Sequence[str], attention: str = "eager", new_head: bool = False) -> PreTrainedModel:
+# What families call the probabilities of dropout in their configurations.
+_DROPOUT = re.compile(r"(?:^|_)dropout(?:_prob)?$|^attn_pdrop$")
+
+
+def load_model(
+    folder: Path, labels: Sequence[str], attention: str = "eager", new_head: bool = False, dropout: float | None = None
+) -> PreTrainedModel:
     """A sequence classifier whose outputs are ``labels`` in their order.
 
     Only safetensors are read, and no code of the folder is run.
 
     :param new_head: draw the head from torch's seed even where the folder holds one: a backbone that was fine-tuned before
         may have its labels in another order.
-
+    :param dropout: in place of the folder's own, everywhere; None leaves them.
     :param attention: transformers' name of the attention implementation. Eager is the fastest on a CPU in training (SDPA
         falls back to a slow path under attention dropout) and the one the ONNX exporter traces best.
     :raises ArtifactError: when the folder is no such model.
@@ -35,6 +42,8 @@ def load_model(folder: Path, labels: Sequence[str], attention: str = "eager", ne
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.id2label = {int(i): label for i, label in names.items()}
         config.label2id = {label: int(i) for i, label in names.items()}
+        for name in [] if dropout is None else [key for key in config.to_dict() if _DROPOUT.search(key)]:
+            setattr(config, name, dropout)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=config,

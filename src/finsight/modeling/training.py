@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
-from finsight.errors import ParamsError
+from finsight.errors import ParamsError, StoppedError
 from finsight.modeling.batching import Rows, batches, collate
+from finsight.modeling.device import Hardware
+from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, local, shard, whole
+from finsight.modeling.dropout import cheapen_dropout
+from finsight.modeling.frozen import FrozenLayers
+from finsight.modeling.inference import predict, to_device
+from finsight.modeling.losses import Push, soft_cross_entropy
+from finsight.modeling.optimisation import average, freeze, frozen_at, parameter_groups, share_of_peak, swap
+from finsight.modeling.resume import Keeper
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
 
+# Steps between two reports where a report costs: it waits for the GPU, or for other processes.
+REPORT_EVERY = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run reports: after each step its loss, after each epoch its metrics too.
+    """What a run reports: in an epoch its loss, after each epoch its metrics too.
 
     :param step: optimiser steps done, of ``steps``; ``epoch`` counts from 1.
     :param rows: training rows done in this epoch.
+    :param loss: mean of the epoch so far.
     :param metrics: empty in the middle of an epoch.
+    :param name: of a run that is made for another, as a teacher's is.
     """
 
     epoch: int
@@ -38,16 +49,32 @@ class Progress:
     rows: int
     loss: float
     metrics: dict[str, float]
+    name: str = ""
 
 
-Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is learned and what chooses the epoch.
+
+    :param targets: probabilities (n, k) that the training rows are to get.
+    :param weights: weight of each training row's loss (n,).
+    :param pad_id: token that fills a batch's shorter rows.
+    """
+
+    train: Rows
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    validation: Rows
+    pad_id: int
+
+
 Observer = Callable[[Progress], None]
 Measure = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The best epoch (from 1) and its weights; the model itself is left holding them."""
+    """The best epoch (from 1) and what was measured after each; the model itself is left holding the best one's weights."""
 
     epoch: int
     epochs: list[dict[str, float]]
@@ -55,126 +82,258 @@ class Fitted:
 
 def fit(
     model: PreTrainedModel,
-    train: Rows,
-    targets: NDArray[np.float32],
-    validation: Rows,
+    data: Data,
     recipe: TrainParams,
-    pad_id: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    hardware: Hardware,
     measure: Measure,
     observers: Sequence[Observer] = (),
+    *,
+    keeper: Keeper | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    world: World = ALONE,
+    restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
 ) -> Fitted:
     """Fine-tune ``model`` in place and leave it at its best epoch by validation macro-F1.
 
     What is measured and kept is the moving average of the weights: on a few hundred steps the last weights swing by more than
     the epochs differ.
     Each row weighs the same whatever the size of its batch: the summed loss is divided by the mean number of rows a step.
+    Batches and dropout depend on the seed, the epoch and the step only, so that a run that was stopped goes on as if it had not been, and
+    two processes do what one does with twice the accumulation.
 
-    :param targets: probabilities (n, k) that the training rows' labels stand for.
     :param measure: maps logits (n, k) and labels (n,) to metrics, ``macro_f1`` among them.
+    :param keeper: holds the state from which a killed run goes on.
+    :param restored: is told what was measured before the run was killed, if it goes on.
+    :param stop: is asked after each step whether to save the state and end.
+    :raises StoppedError: when ``stop`` says so.
+    :raises ParamsError: when the loss is no number.
     """
-    rng = np.random.default_rng(recipe.seed)
-    lengths = np.array([len(row) for row in train.ids], dtype=np.int64)
-    plan = [batches(lengths, recipe.batch_tokens, rng) for _ in range(recipe.epochs)]
-    steps = sum(len(epoch) for epoch in plan)
-    model.to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_schedule(step, steps, recipe.warmup_ratio))
-    averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.ema))
-    loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="sum")
-    best: dict[str, torch.Tensor] = {}
-    best_epoch, history, step = 0, [], 0
-    for epoch, order in enumerate(plan, start=1):
-        model.train()
-        rows_a_step = len(train) / len(order)
-        total, seen = 0.0, 0
-        for rows in order:
-            tokens, mask = _to(device, *collate([train.ids[i] for i in rows], pad_id))
-            (target,) = _to(device, targets[rows])  # (b, k)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                logits = model(input_ids=tokens, attention_mask=mask).logits  # (b, k)
-            loss = loss_of(logits.float(), target)
-            (loss / rows_a_step).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-            optimizer.step()
-            averaged.update_parameters(model)
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            step, seen, total = step + 1, seen + len(rows), total + loss.item()
-            if not math.isfinite(total):
-                raise ParamsError(f"train.lr: {recipe.lr:g} makes the loss {total} at step {step}; lower it")
-            for observe in observers:
-                observe(Progress(epoch, recipe.epochs, step, steps, seen, total / seen, {}))
-        metrics = measure(predict(averaged.module, validation.ids, pad_id, 4 * recipe.batch_tokens, device, dtype), validation.labels)
-        history.append({"epoch": epoch, "train_loss": total / seen} | {f"validation_{k}": v for k, v in metrics.items()})
-        if not best or metrics["macro_f1"] > history[best_epoch - 1]["validation_macro_f1"]:
-            best_epoch, best = epoch, {k: v.detach().to("cpu", copy=True) for k, v in averaged.module.state_dict().items()}
-        for observe in observers:
-            observe(Progress(epoch, recipe.epochs, step, steps, seen, total / seen, history[-1]))
-    model.load_state_dict(best)
-    return Fitted(best_epoch, history)
+    return _Run(model, data, recipe, hardware, keeper, world).fit(measure, observers, stop, restored)
 
 
-@torch.inference_mode()
-def predict(
-    model: PreTrainedModel, ids: Sequence[NDArray[np.int32]], pad_id: int, batch_tokens: int, device: torch.device, dtype: torch.dtype
-) -> NDArray[np.float32]:
-    """Logits (n, k) of token id rows, in their order."""
-    model.eval().to(device)
-    out = np.zeros((len(ids), model.config.num_labels), dtype=np.float32)
-    for rows in batches(np.array([len(row) for row in ids], dtype=np.int64), batch_tokens):
-        tokens, mask = _to(device, *collate([ids[i] for i in rows], pad_id))
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            out[rows] = model(input_ids=tokens, attention_mask=mask).logits.float().cpu().numpy()  # (b, k)
-    return out
+@dataclass
+class _Run:
+    """What changes while a model is fitted."""
 
+    model: PreTrainedModel
+    data: Data
+    recipe: TrainParams
+    hardware: Hardware
+    keeper: Keeper | None
+    world: World
+    step: int = 0
+    loss: float = 0.0
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: list[torch.Tensor] = field(default_factory=list)
 
-def _to(device: torch.device, *arrays: NDArray[Any]) -> list[torch.Tensor]:
-    return [torch.from_numpy(a).to(device, non_blocking=True) for a in arrays]
+    def __post_init__(self) -> None:
+        recipe, device = self.recipe, self.hardware.device
+        self.model.to(device)
+        cheapen_dropout(self.model)
+        if recipe.gradient_checkpointing:
+            # Its name before transformers 5.20 was another.
+            enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+            try:
+                enable({"use_reentrant": False})
+            except ValueError as error:
+                raise ParamsError(f"train.gradient_checkpointing: {error} Set it to false.") from None
+        if self.world.sharded:
+            shard(self.model, device)
+        self.weights = list(self.model.parameters())
+        self.averages = [weight.detach().clone() for weight in self.weights]
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.hardware.dtype == torch.float16)
+        lengths = np.array([len(row) for row in self.data.train.ids], dtype=np.int64)
+        a_step = recipe.accumulation * self.world.size
+        # A step's batches go to the processes in turn; what is missing in the last step is made up by batches that weigh nothing.
+        self.plan = [
+            [epoch[i : i + a_step] for i in range(0, len(epoch), a_step)]
+            for epoch in (batches(lengths, recipe.batch_tokens, np.random.default_rng([recipe.seed, e])) for e in range(recipe.epochs))
+        ]
+        self.steps = sum(len(epoch) for epoch in self.plan)
+        self.frozen: FrozenLayers | None = None
+        self.total = torch.zeros((), device=device)  # the epoch's summed loss in this process
 
+    def fit(
+        self,
+        measure: Measure,
+        observers: Sequence[Observer],
+        stop: Callable[[], bool],
+        restored: Callable[[list[dict[str, float]]], None],
+    ) -> Fitted:
+        begun = self._restore()
+        restored(self.history)
+        for epoch in range(begun, self.recipe.epochs):
+            self._begin(epoch)
+            first = sum(len(steps) for steps in self.plan[:epoch])
+            for number in range(self.step - first, len(self.plan[epoch])):
+                self._learn(epoch, number)
+                last = number + 1 == len(self.plan[epoch])
+                if not last and self.step % REPORT_EVERY and (self.world.size > 1 or self.hardware.device.type != "cpu"):
+                    continue  # nothing waits for the device or for other processes
+                self._report(epoch, number, observers)
+                if any_of(self.world, stop()):
+                    self._save(epoch)
+                    raise StoppedError(f"training was stopped after step {self.step} of {self.steps}; the same command goes on from there")
+                if not last and any_of(self.world, self.world.first and self.keeper is not None and self.keeper.due()):
+                    self._save(epoch)
+            self._end(epoch, measure, observers)
+            if self.recipe.patience and epoch + 1 - self.best_epoch >= self.recipe.patience:
+                break
+        for weight, kept in zip(self.weights, self.best, strict=True):
+            fill(weight.data, kept)
+        return Fitted(self.best_epoch, self.history)
 
-def moving_average(decay: float) -> Callable[[Tensors, Tensors, torch.Tensor | int], None]:
-    """An exponential moving average for torch's ``AveragedModel``; a decay of 0 keeps the last weights.
+    def _begin(self, epoch: int) -> None:
+        """Set what learns in this epoch."""
+        layers = frozen_at(self.recipe, epoch)
+        freeze(self.model, layers)
+        self.model.train()
+        if not layers:
+            self.frozen = None
+        elif self.frozen is None or layers != frozen_at(self.recipe, epoch - 1):
+            found = FrozenLayers(self.model, layers)
+            self.frozen = found if not self.world.sharded and found.fits(*self._batch(self.plan[epoch][0][0])) else None
+            if self.frozen:
+                self.frozen.keep(self.data.train.ids, self.data.pad_id, 4 * self.recipe.batch_tokens, self.hardware)
 
-    Early on the decay is (1 + n) / (10 + n), so that a short run does not average over its random start.
-    Source: TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
-    """
+    def _learn(self, epoch: int, number: int) -> None:
+        """One step of the optimiser."""
+        steps = self.plan[epoch]
+        rows_a_step = len(self.data.train) / len(steps)
+        mine = steps[number][self.world.rank :: self.world.size]
+        for turn in range(self.recipe.accumulation):
+            rows, weight = (mine[turn], 1.0) if turn < len(mine) else (steps[number][0], 0.0)
+            if not weight and not self.world.sharded:
+                break  # sharded weights are gathered by all processes together
+            # Dropout follows from where the batch stands, not from what was drawn before it.
+            at = np.random.SeedSequence([self.recipe.seed, self.step, self.world.rank + turn * self.world.size])
+            torch.manual_seed(int(at.generate_state(1, np.uint64)[0] >> 1))
+            self._backward(rows, weight, rows_a_step)
+        learning = [weight for weight in self.weights if weight.requires_grad]
+        if not self.world.sharded and self.world.size > 1:
+            for parameter in learning:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            add_up(self.world, [parameter.grad for parameter in learning if parameter.grad is not None])
+        share = share_of_peak(self.step, self.steps, self.recipe.schedule, self.recipe.warmup_ratio)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(learning, self.recipe.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
+        average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
 
-    @torch.no_grad()
-    def update(averages: Tensors, weights: Tensors, n: torch.Tensor | int) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+    def _backward(self, rows: NDArray[np.int64], weight: float, rows_a_step: float) -> None:
+        """Add the gradients of a batch, and of the same batch pushed against them if the recipe says so."""
+        tokens, mask = self._batch(rows)
+        target, weights = to_device(self.hardware.device, self.data.targets[rows], np.float32(weight) * self.data.weights[rows])
+        hidden = self.frozen.hidden(rows, tokens, mask) if self.frozen else None
+        passes = 2 if self.recipe.r_drop else 1
+        # FSDP takes the mean over the processes, we mean the sum.
+        scale = (self.world.size if self.world.sharded else 1) / rows_a_step / (2 if self.recipe.adversarial else 1)
 
-    return update
+        def descend() -> torch.Tensor:
+            with self.hardware.autocast():
+                logits = self._logits(tokens.repeat(passes, 1), mask.repeat(passes, 1), hidden)  # (passes * b, k)
+            loss = soft_cross_entropy(logits, target, weights, self.recipe.r_drop)
+            self.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
 
+        if self.recipe.adversarial:
+            push = Push(self.model, self.recipe.adversarial)
+            with push.watched():
+                self.total += descend()
+            with push.pushed():
+                descend()
+        else:
+            self.total += descend()
 
-def linear_schedule(step: int, steps: int, warmup_ratio: float) -> float:
-    """The share of the peak rate at a step: linear up over the warm-up, then linear down to 0 at ``steps``."""
-    warmup = round(warmup_ratio * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return max(0.0, (steps - step) / max(1, steps - warmup))
+    def _logits(self, tokens: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
+        if hidden is None or self.frozen is None:
+            found: torch.Tensor = self.model(input_ids=tokens, attention_mask=mask).logits
+        else:
+            with self.frozen.replaced(hidden.repeat(len(tokens) // len(hidden), 1, 1)):
+                found = self.model(input_ids=tokens, attention_mask=mask).logits
+        return found
 
+    def _batch(self, rows: NDArray[np.int64]) -> list[torch.Tensor]:
+        return to_device(self.hardware.device, *collate([self.data.train.ids[i] for i in rows], self.data.pad_id))
 
-def parameter_groups(model: PreTrainedModel, recipe: TrainParams) -> list[dict[str, object]]:
-    """AdamW groups with layer-wise learning-rate decay; vectors (biases, norms) are not decayed in weight.
+    def _report(self, epoch: int, number: int, observers: Sequence[Observer]) -> None:
+        """Tell the observers the loss so far."""
+        rows = sum(len(batch) for step in self.plan[epoch][: number + 1] for batch in step)
+        total = self.total.clone()
+        add_up(self.world, [total])
+        self.loss = total.item() / rows
+        if not math.isfinite(self.loss):
+            raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the loss {self.loss} at step {self.step}; lower it")
+        self._tell(observers, epoch, rows, {})
 
-    Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning" (discriminative rates); Clark et al. 2020 (ELECTRA) for
-    the geometric form used here.
-    """
-    named = list(model.named_parameters())
-    depth_of = {name: int(found[1]) for name, _ in named if (found := re.search(r"\.(?:layers?|h|blocks?)\.(\d+)\.", name))}
-    depth = max(depth_of.values(), default=-1) + 1
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
-        if not name.startswith(f"{model.base_model_prefix}."):
-            rate = recipe.lr * recipe.head_lr_multiplier
-        elif name in depth_of:
-            rate = recipe.lr * recipe.layer_decay ** (depth - 1 - depth_of[name])
-        elif "embeddings" in name:
-            rate = recipe.lr * recipe.layer_decay**depth
-        else:  # pooler and final norm stand above the top layer
-            rate = recipe.lr
-        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    def _tell(self, observers: Sequence[Observer], epoch: int, rows: int, metrics: dict[str, float]) -> None:
+        for observe in observers if self.world.first else ():
+            observe(Progress(epoch + 1, self.recipe.epochs, self.step, self.steps, rows, self.loss, metrics))
+
+    def _end(self, epoch: int, measure: Measure, observers: Sequence[Observer]) -> None:
+        """Measure the averaged weights on validation, and keep them if they are the best so far."""
+        data, tokens = self.data, 4 * self.recipe.batch_tokens
+        swap(self.averages, self.weights)
+        logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
+        metrics = measure(logits, data.validation.labels)
+        self.total.zero_()
+        self.history.append({"epoch": epoch + 1, "train_loss": self.loss} | {f"validation_{k}": v for k, v in metrics.items()})
+        if not self.best or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
+            self.best_epoch, self.best = epoch + 1, [whole(weight.detach()).to("cpu", copy=True) for weight in self.weights]
+        swap(self.averages, self.weights)
+        self._tell(observers, epoch, len(data.train), self.history[-1])
+
+    def _tensors(self) -> dict[str, list[torch.Tensor]]:
+        """All tensors of the state that are filled in place, by kind; moments where the optimiser has them."""
+        states = [self.optimizer.state[weight] for weight in self.weights if weight in self.optimizer.state]
+        moments = {key: [state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq")}
+        return {"weights": [w.data for w in self.weights], "averages": self.averages, "total": [self.total], **moments}
+
+    def _save(self, epoch: int) -> None:
+        if not self.keeper:
+            return
+        add_up(self.world, [self.total])  # the first process's sum goes on for all
+        tensors = {f"{kind}.{i}": whole(tensor) for kind, found in self._tensors().items() for i, tensor in enumerate(found)}
+        if not self.world.first:
+            self.total.zero_()
+            return
+        stepped = [i for i, weight in enumerate(self.weights) if weight in self.optimizer.state]
+        notes = {
+            "epoch": epoch,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "loss": self.loss,
+            "stepped": stepped,
+        }
+        kept = {f"best.{i}": tensor for i, tensor in enumerate(self.best)}
+        self.keeper.save({**tensors, **kept}, {**notes, "scaler": self.scaler.state_dict()})
+
+    def _restore(self) -> int:
+        """Go on where a killed run stopped, if there was one; the epoch to begin with (from 0)."""
+        found = self.keeper.load() if self.keeper else None
+        if not found:
+            return 0
+        tensors, notes = found
+        for i in notes["stepped"]:
+            weight = self.weights[i]
+            zeros = {key: torch.zeros_like(weight.data) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[weight] = {"step": torch.zeros((), device=weight.device), **zeros}
+        for kind, mine in self._tensors().items():
+            for i, tensor in enumerate(mine):
+                fill(tensor, tensors[f"{kind}.{i}"])
+        if not self.world.first:
+            self.total.zero_()
+        self.step, self.loss = notes["step"], notes["loss"]
+        self.best_epoch, self.history = notes["best_epoch"], notes["history"]
+        self.best = [tensors[f"best.{i}"] for i in range(len(self.weights))] if self.best_epoch else []
+        self.scaler.load_state_dict(notes["scaler"])
+        return int(notes["epoch"])

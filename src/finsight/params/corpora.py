@@ -43,8 +43,8 @@ class TableCorpus(Corpus):
     format: Literal["table", "csv", "json", "jsonl", "parquet", "excel"]
     text: Column = "text"
     """Column of the text."""
-    label: Column = "label"
-    """Column of the label; not used where ``score`` is set."""
+    label: Column | None = "label"
+    """Column of the label; not used where ``score`` is set; empty for texts that ``ingest.unlabelled`` names."""
     score: Column | None = None
     """Column of a number that ``thresholds`` turn into a label."""
     thresholds: Thresholds = Field(default_factory=dict)

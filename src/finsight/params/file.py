@@ -21,6 +21,7 @@ from finsight.params.ingest import IngestParams
 from finsight.params.prepare import PrepareParams
 from finsight.params.register import RegisterParams
 from finsight.params.train import TrainParams
+from finsight.params.tune import TuneParams
 from finsight.params.validate import ValidateParams
 
 
@@ -37,6 +38,7 @@ class Params(Section):
     validate_: ValidateParams = Field(alias="validate")  # BaseModel has a deprecated method of that name
     prepare: PrepareParams
     train: TrainParams
+    tune: TuneParams
     evaluate: EvaluateParams
     export: ExportParams
     register_: RegisterParams = Field(alias="register")  # ABCMeta has a method of that name
@@ -70,6 +72,10 @@ class Params(Section):
                 raise ValueError(f"corpora.{name}.thresholds: got {thresholds}, expected ascending limits")
             if corpus.format == "phrasebank" and corpus.split == "finbert" and corpus.agreement != 50:
                 raise ValueError(f"corpora.{name}.split: finbert is defined on agreement 50, got {corpus.agreement}")
+        if unknown := sorted(set(self.ingest.unlabelled) - set(self.corpora)):
+            raise ValueError(f"ingest.unlabelled: {unknown} are not under corpora {sorted(self.corpora)}")
+        if both := sorted(set(self.ingest.unlabelled) & set(self.ingest.corpora)):
+            raise ValueError(f"ingest.unlabelled: {both} are in ingest.corpora too; take them out of one of the two")
         if unknown := sorted(set(self.prepare.split.held_out) - set(self.ingest.corpora)):
             raise ValueError(f"prepare.split.held_out: {unknown} are not in ingest.corpora {self.ingest.corpora}")
         if self.prepare.split.held_out and set(self.prepare.split.held_out) == set(self.ingest.corpora):
@@ -102,7 +108,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def _describe(error: ErrorDetails) -> str:
     # Pydantic puts a union's tag into the path of an error; it is no key of the file.
-    keys = [part for i, part in enumerate(error["loc"]) if not (i == 2 and error["loc"][0] == "corpora")]
+    tag_at = {"corpora": 2, "tune": 3}.get(str(error["loc"][0])) if error["loc"] else None
+    keys = [part for i, part in enumerate(error["loc"]) if i != tag_at]
     path = ".".join(str(k) for k in keys)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
@@ -119,7 +126,9 @@ def _allowed(location: tuple[int | str, ...]) -> list[str]:
     schema = Params.model_json_schema()
     node: dict[str, Any] = schema
     for part in location[:-1]:
-        if "discriminator" in node:
+        if "oneOf" in node and "discriminator" not in node:
+            node = next(kind for kind in node["oneOf"] if kind["$ref"].rpartition("/")[2].lower() == part)
+        elif "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"][part]}
         else:
             node = node.get("properties", {}).get(part) or node["additionalProperties"]
@@ -130,13 +139,14 @@ def _allowed(location: tuple[int | str, ...]) -> list[str]:
 
 def flatten(params: Params) -> dict[str, str]:
     """Dotted keys and values, for a tracker; of the corpora and backbones only those in use."""
-    content = params.model_dump(by_alias=True)
-    content["corpora"] = {name: content["corpora"][name] for name in params.ingest.corpora}
-    content["backbones"] = {name: b for name, b in content["backbones"].items() if name == params.train.backbone}
+    content = params.model_dump(by_alias=True, exclude={"tune"})
+    content["corpora"] = {name: content["corpora"][name] for name in (*params.ingest.corpora, *params.ingest.unlabelled)}
+    used = (params.train.backbone, params.train.teacher)
+    content["backbones"] = {name: b for name, b in content["backbones"].items() if name in used}
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and not prefix.endswith(".label_map"):  # its keys are the user's, not ours
+        if isinstance(value, dict) and not prefix.endswith((".label_map", ".packages")):  # their keys are no names of ours
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:

@@ -2,32 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from finsight.params.base import Count, Section
+
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class DistillationParams(Section):
+    """How ``train.teacher`` is trained and listened to; what is not here it takes from ``train``."""
+
+    seeds: Count
+    """Teachers, each from a seed of its own, whose probabilities are averaged."""
+    epochs: Count
+    lr: Annotated[float, Field(gt=0)]
+    weight: Annotated[float, Field(gt=0, le=1)]
+    """The teacher's share in the target of a labelled row; an unlabelled one has the teacher's alone."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the teacher's logits: above 1 its probabilities are softer."""
+
+
+class LaunchParams(Section):
+    """Processes that train together."""
+
+    processes: Count
+    """On this machine: one a GPU, or CPU processes."""
+    nodes: Count
+    node_rank: Annotated[int, Field(ge=0)]
+    rendezvous: str
+    """``host:port`` of the first node; empty on one machine."""
+    sharded: bool
+    """Whether weights and optimizer state are divided among the processes (FSDP), not held by each (DDP)."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.node_rank >= self.nodes:
+            raise ValueError(f"node_rank is {self.node_rank}, expected 0 to {self.nodes - 1}")
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError("several nodes need rendezvous, host:port of the first")
+        return self
 
 
 class TrainParams(Section):
     """Hyperparameters, in the words of the field."""
 
-    backbone: Annotated[str, Field(min_length=1)]
+    backbone: Name
     """A name under ``backbones``, a folder, an ``s3://`` folder, or a hub id with its revision, ``owner/name@revision``."""
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    determinism: Literal["strict", "fast"]
+    threads: Annotated[int, Field(ge=0)]
+    """Of the CPU; 0: one a core."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     epochs: Count
+    patience: Annotated[int, Field(ge=0)]
+    """Epochs without a better validation macro-F1 after which training ends; 0: never."""
     lr: Annotated[float, Field(gt=0)]
     head_lr_multiplier: Annotated[float, Field(gt=0)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup_ratio: Share
     batch_tokens: Annotated[int, Field(ge=8)]
-    """Most tokens in a step, padding included."""
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
+    """Most tokens in a batch, padding included."""
+    accumulation: Count
+    """Batches a step, in each process."""
+    auto_batch: bool
+    """Whether a batch that does not fit into memory is halved, and ``accumulation`` doubled, until it does."""
+    gradient_checkpointing: bool
+    weight_decay: Weight
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    dropout: Share | None
+    """Of hidden states and attention; empty: what the backbone's configuration says."""
+    frozen_layers: Annotated[int, Field(ge=0)]
+    """Lowest layers that don't learn, the embeddings counting as the first."""
+    unfreeze_every: Annotated[int, Field(ge=0)]
+    """Epochs after which the highest frozen layer begins to learn, again and again; 0: never."""
+    label_smoothing: Share
+    class_weights: Literal["none", "balanced"]
     soft_labels: bool
     """Whether a row's target follows its annotators' agreement, where the corpus has it."""
-    max_grad_norm: Annotated[float, Field(gt=0)]
+    r_drop: Weight
+    """Weight of the divergence between two passes with different dropout; 0: one pass."""
+    adversarial: Weight
+    """Length of a step against the gradient of the word embeddings, whose loss is learned from too (FGM); 0: none."""
+    ema: Share
+    """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
+    teacher: Name | None
+    """A larger backbone, trained first on the same rows, whose probabilities ``backbone`` learns from."""
+    distillation: DistillationParams
+    save_every: Annotated[float, Field(ge=0)]
+    """Seconds between two states from which a killed run goes on."""
+    launch: LaunchParams
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.determinism == "strict" and not self.threads:
+            raise ValueError("determinism strict needs a number of threads: sums come out differently on each; set threads, or fast")
+        if self.adversarial and self.frozen_layers:
+            raise ValueError("adversarial pushes the embeddings, which frozen_layers keeps from learning; set one of them to 0")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,8 @@ class Corpus:
     unit_of: Ids
 
 
-def read_corpus(path: Path, near_duplicates: float, progress: Report | None = None) -> Corpus:
-    """The columns of all rows, and which rows belong together.
+def read_corpus(paths: Sequence[Path], near_duplicates: float, progress: Report | None = None) -> Corpus:
+    """The columns of all rows of some tables, and which rows belong together.
 
     :param near_duplicates: Jaccard similarity from which two texts are near-duplicates; 0: only texts that are equal up to case and
         punctuation.
@@ -50,7 +51,7 @@ def read_corpus(path: Path, near_duplicates: float, progress: Report | None = No
         return table.drop_columns("text"), in_order, sets, offsets, keys, sketch
 
     parts = []
-    for part in map_row_groups(path, look, READ):
+    for part in itertools.chain.from_iterable(map_row_groups(path, look, READ) for path in paths):
         parts.append(part)
         if progress:
             progress("compared", part[0].num_rows)

@@ -44,12 +44,15 @@ def ingest(
     corpus: Path,
     quarantine: Path,
     report: Path,
+    unlabelled: Mapping[str, CorpusReader],
+    texts: Path,
 ) -> dict[str, Any]:
     """Read every corpus into ``corpus`` and its rejected rows into ``quarantine``; return what ``report`` says.
 
     :param readers: corpus name → its reader, in the order in which rows are written; a row group holds rows of one corpus.
     :param corpora: the same names → what params.yaml says of them.
     :param corrections: table of corrected labels, see :func:`finsight.pipeline.corrections.read_corrections`.
+    :param unlabelled: readers of corpora of which only the texts are kept, in ``texts``, a table like ``corpus`` with empty labels.
     :raises DataError: when a corpus is empty, or more than ``max_quarantined`` of its rows are rejected.
     """
     extra = extra_columns({name: corpora[name] for name in readers})
@@ -87,9 +90,30 @@ def ingest(
         "ignored": sum(c["ignored"] for c in counts.values()),
         "corrections": corrected.report(),
         "corpora": counts,
+        "unlabelled": _write_texts(unlabelled, texts),
     }
     write_json(report, content)
     return content
+
+
+def _write_texts(readers: Mapping[str, CorpusReader], path: Path) -> dict[str, int]:
+    """Write the texts of corpora without their labels; rows without a text are left out. The number of texts by corpus."""
+    counts: dict[str, int] = {}
+    with _table(path, CORPUS_SCHEMA) as table:
+        for name, reader in readers.items():
+            counts[name] = 0
+            for chunk in _chunks(reader.read()):
+                rows = [row for row in chunk if isinstance(row, Example)]
+                normal = normal_texts(pa.chunked_array([[row.text for row in rows]], pa.string())).to_pylist()
+                kept = [(row.id, content_hash(text), text) for row, text in zip(rows, normal, strict=True) if text]
+                ids, hashes, texts = map(list, zip(*kept, strict=True)) if kept else ([], [], [])
+                same: dict[str, Any] = {**dict.fromkeys(CORPUS_SCHEMA.names), "label": "", "corpus": name}
+                columns = {key: [value] * len(kept) for key, value in same.items()}
+                _append(table, {**columns, "id": ids, "hash": hashes, "text": texts})
+                counts[name] += len(kept)
+            if not counts[name]:
+                raise DataError(f"corpora.{name}: no texts; check its path in params.yaml, or take it out of ingest.unlabelled")
+    return counts
 
 
 def extra_columns(corpora: Mapping[str, Corpus]) -> list[str]:

@@ -22,8 +22,9 @@ from finsight.modeling.backbone import load_tokenizer, longest_text
 from finsight.modeling.tokens import TextTokenizer
 from finsight.params.prepare import PrepareParams
 from finsight.pipeline.grouping import Corpus, Report, read_corpus
+from finsight.pipeline.raw import readable
 from finsight.pipeline.splitting import NO_SPLIT, Columns, names, split_rows
-from finsight.pipeline.tables import BACKBONE, TOKENIZER, map_row_groups
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, map_row_groups
 from finsight.pipeline.texts import normal_texts
 from finsight.pipeline.token_cache import Tokens, cache_key, cached_tokens, drop_unused
 from finsight.pipeline.words import split_words
@@ -31,9 +32,12 @@ from finsight.pipeline.words import split_words
 if TYPE_CHECKING:
     from finsight.ports import Backbone
 
+TOKENS = pa.field("input_ids", pa.list_(pa.int32()))
+
 
 def prepare(
     corpus: Path,
+    unlabelled: Path,
     labels: Sequence[str],
     known_as: Mapping[str, str | None],
     params: PrepareParams,
@@ -43,11 +47,12 @@ def prepare(
     report: Path,
     progress: Report | None = None,
 ) -> dict[str, Any]:
-    """Write ``prepared/{train,validation,test}.parquet`` and the tokenizer; return what ``report`` says.
+    """Write ``prepared/{train,validation,test,unlabelled}.parquet`` and the tokenizer; return what ``report`` says.
 
     Equal texts are dropped in train only: the test rows of a published split stay what they are, and rows that leak are marked and
     counted.
 
+    :param unlabelled: table of texts; those that a row of validation or test resembles are left out, and those that stand in train.
     :param known_as: corpus → its name in the literature, if it has one.
     :param cache: folder of token ids by content.
     :param progress: is told what was done to how many more rows.
@@ -55,7 +60,7 @@ def prepare(
     tokenizer = load_tokenizer(backbone.folder)
     if params.max_length > (most := longest_text(backbone.folder, tokenizer)):
         raise ParamsError(f"prepare.max_length: got {params.max_length}, but backbone {backbone.name} has {most} positions")
-    found = read_corpus(corpus, params.near_duplicates, progress)
+    found = read_corpus([corpus], params.near_duplicates, progress)
     splits = split_rows(found.columns, found.unit_of, params.split)
     if missing := [name for number, name in enumerate(SPLITS) if number not in splits]:
         what = " and ".join(missing)
@@ -71,14 +76,17 @@ def prepare(
     kept = (splits != NO_SPLIT) & ~repeated
     definition = tokenizer.backend_tokenizer.to_str()
     with atomic_folder(prepared) as partial, full_disk_is_oserror():
-        counts, tokens = _write(corpus, labels, TextTokenizer(definition, params.max_length), extra, kept, cache, partial, progress)
+        text_tokenizer = TextTokenizer(definition, params.max_length)
+        counts, tokens = _write(corpus, labels, text_tokenizer, extra, kept, cache, partial, progress)
+        texts = _write_texts(corpus, unlabelled, splits, params.near_duplicates, text_tokenizer, cache, partial)
         tokenizer.save_pretrained(partial / TOKENIZER)
-        write_json(partial / BACKBONE, backbone.about())
+        write_json(partial / BACKBONE, {**backbone.about(), "max_length": params.max_length})
     drop_unused(cache)
     content = _content(found, splits, leaks, params, known_as, backbone) | {
         "duplicates": {"dropped_in_train": int(repeated.sum()), "conflicting": conflicting},
         "splits": counts,
         "tokens": tokens,
+        "unlabelled": texts,
     }
     write_json(report, content)
     return content
@@ -143,6 +151,30 @@ def _write(
                 progress("tokenised", n)
     mean = sum(size * n for size, n in lengths.items()) / sum(lengths.values())
     return counts, {"mean": mean, "max": max(lengths), "texts_cut": cut}
+
+
+def _write_texts(
+    corpus: Path, unlabelled: Path, splits: Codes, near_duplicates: float, tokenizer: TextTokenizer, cache: Path, folder: Path
+) -> dict[str, int]:
+    """Tokenise the texts without labels that tell nothing of validation and test, each once; return how many were kept and why not all."""
+    with readable(unlabelled):
+        schema, n = pq.read_schema(unlabelled), pq.read_metadata(unlabelled).num_rows
+    kept, counts = np.ones(0, dtype=bool), {"rows": 0, "near_held_out": 0, "repeated": 0}
+    if n:
+        found = read_corpus([corpus, unlabelled], near_duplicates)
+        near, texts = found.near[len(splits) :], found.columns.texts
+        held_out = np.isin(near, found.near[: len(splits)][splits > TRAIN])
+        first = np.zeros(len(texts), dtype=bool)
+        first[np.unique(texts, return_index=True)[1]] = True
+        kept = first[len(splits) :] & ~held_out
+        counts = {"rows": int(kept.sum()), "near_held_out": int(held_out.sum()), "repeated": int((~kept & ~held_out).sum())}
+    start = 0
+    with pq.ParquetWriter(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16())).append(TOKENS)) as writer:
+        for table, _ in map_row_groups(unlabelled, lambda table: _tokenise(table, [], tokenizer, cache)):
+            if (rows := table.filter(pa.array(kept[start : start + table.num_rows]))).num_rows:
+                writer.write_table(rows)
+            start += table.num_rows
+    return counts
 
 
 def _tokenise(table: pa.Table, labels: Sequence[str], tokenizer: TextTokenizer, cache: Path) -> tuple[pa.Table, int]:

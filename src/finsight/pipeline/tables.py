@@ -20,7 +20,7 @@ from finsight.modeling.batching import Rows
 from finsight.pipeline.raw import readable
 
 # Beside the splits in the prepared folder.
-TOKENIZER, BACKBONE = "tokenizer", "backbone.json"
+TOKENIZER, BACKBONE, UNLABELLED = "tokenizer", "backbone.json", "unlabelled.parquet"
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ from finsight.params.validate import ValidateParams
 from finsight.pipeline.checks import Check, column_checks, corpus_checks, drift, drift_checks, merged_checks
 from finsight.pipeline.corrections import read_corrections
 from finsight.pipeline.data_docs import open_docs, run_suite
+from finsight.pipeline.front_page import finish_docs
 from finsight.pipeline.noise import Suspects, find_suspects, write_suspects
 from finsight.pipeline.profile import Profile, Profiles, read_profiles
 from finsight.pipeline.raw import Rows, column_types, take_rows
@@ -63,6 +64,7 @@ def validate(
             for suite, checks in suites.items()
             for check, held in zip(checks, run_suite(context, suite, checks), strict=True)
         ]
+        finish_docs(partial, outcome)
     content = _count(outcome) | content | {"expectations": {f"{s}: {c.sentence}": _say(c, held) for s, c, held in outcome}}
     write_suspects(suspects, found)
     write_json(report, content)

@@ -1,0 +1,175 @@
+"""Accuracy of the recipes on the Financial PhraseBank (finBERT's split) and Twitter financial news, by seed.
+
+    python bench/accuracy.py phrasebank --data FOLDER                      # the shipped recipe, three seeds
+    python bench/accuracy.py phrasebank --data FOLDER --row "+ R-Drop"     # another row of ROWS, --seeds 1 for a first look
+    python bench/accuracy.py                                               # the table of what is in bench/results/accuracy.jsonl
+
+Each run is kept with the digest of its recipe, so that a table never mixes recipes, and what was run is not run again. The epoch is chosen
+on validation; test rows are looked at once, at the end, and no row of ROWS is chosen by them: the validation macro-F1 stands beside them.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow.parquet as pq
+
+from finsight import bootstrap
+from finsight.adapters.progress import ProgressBar
+from finsight.adapters.torch_classifier import TorchClassifier
+from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1
+from finsight.params.corpora import PhraseBankCorpus, TableCorpus
+from finsight.params.file import Params
+from finsight.pipeline.distillation import key
+from finsight.pipeline.ingest import ingest
+from finsight.pipeline.prepare import prepare
+from finsight.pipeline.train import train
+from finsight.settings import quiet
+
+RESULTS = Path(__file__).parent / "results/accuracy.jsonl"
+TWITTER = {
+    "label_map": {"0": "negative", "1": "positive", "2": "neutral"},
+    "split_files": {"train": "sent_train.csv", "test": "sent_valid.csv"},
+}
+BASE = {"backbone": "mpnet", "lr": 3.0e-5, "epochs": 3}
+# What differs from params.yaml's `train`; `teacher` rows read the other corpus's texts without their labels.
+ROWS: dict[str, dict[str, Any]] = {
+    "shipped": {},
+    "last weights, no average": {"ema": 0.0},
+    "hard labels": {"soft_labels": False},
+    "no layer decay": {"layer_decay": 1.0},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "class weights": {"class_weights": "balanced"},
+    "R-Drop 0.5": {"r_drop": 0.5},
+    "FGM 0.5": {"adversarial": 0.5},
+    "6 epochs": {"epochs": 6},
+    "no dropout": {"dropout": 0.0},
+    "embeddings frozen": {"frozen_layers": 1},
+    "3 of 7 levels frozen": {"frozen_layers": 3},
+    "4 of 7 levels frozen": {"frozen_layers": 4},
+    "distilled from mpnet": {"teacher": "mpnet", "epochs": 6},
+    "mpnet": BASE,
+}
+
+
+def corpora(which: str, data: Path) -> dict[str, Any]:
+    """The block of params.yaml for a corpus; the path is where the benchmark finds it."""
+    if which == "phrasebank":
+        return {which: PhraseBankCorpus(path=str(data), license="CC-BY-NC-SA-3.0", format="phrasebank", split="finbert")}
+    return {which: TableCorpus(path=str(data), license="unknown", format="csv", known_as="twitter-financial-news", **TWITTER)}
+
+
+def prepared(which: str, data: Path, texts: Path | None, params: Params, folder: Path) -> None:
+    """Ingest and prepare the corpus, with the texts of the other one where there is a teacher to label them."""
+    known = corpora(which, data)
+    other = corpora("twitter" if which == "phrasebank" else "phrasebank", texts) if texts else {}
+    raw, unlabelled, report = folder / "corpus.parquet", folder / "unlabelled.parquet", folder / "report.json"
+    readers, without = ({name: bootstrap.reader(name, corpus) for name, corpus in these.items()} for these in (known, other))
+    lenient = params.ingest.model_copy(update={"max_quarantined": 0.01})
+    ingest(readers, params.labels, lenient, known, folder / "none.csv", raw, folder / "quarantine.parquet", report, without, unlabelled)
+    backbone = bootstrap.backbone(params)
+    prepare(raw, unlabelled, params.labels, {}, params.prepare, backbone, bootstrap.token_cache(), folder / "prepared", report)
+
+
+def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Train once; what was measured on validation and on the test rows."""
+    params = bootstrap.load_params()
+    params = params.model_copy(update={"train": params.train.model_validate(params.train.model_dump() | changes | {"seed": seed})})
+    teacher = bootstrap.backbone(params, params.train.teacher) if params.train.teacher else None
+    with tempfile.TemporaryDirectory() as name, ProgressBar() as bar:
+        folder = Path(name)
+        prepared(which, data, texts if teacher else None, params, folder)
+        files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
+        started = time.monotonic()
+        found = train(
+            folder / "prepared",
+            params.labels,
+            params.train,
+            bootstrap.backbone(params),
+            *files,
+            [bar],
+            scratch=bootstrap.scratch(),
+            teacher=teacher,
+        )
+        seconds = time.monotonic() - started
+        test = pq.read_table(folder / "prepared/test.parquet", columns=["text", "label_id", "agreement"])
+        predicted = TorchClassifier(folder / "checkpoint", params.prepare.max_length).logits(test["text"].to_pylist()).argmax(axis=1)
+        shutil.rmtree(folder / "checkpoint")
+    actual = test["label_id"].to_numpy().astype(np.int64)
+    matrix = confusion_matrix(actual, predicted, len(params.labels))
+    full = np.array([agreement == 100 for agreement in test["agreement"].to_pylist()])
+    return {
+        "n": len(actual),
+        "accuracy": float(accuracy(matrix)),
+        "macro_f1": float(macro_f1(matrix)),
+        "full_agreement": float((predicted == actual)[full].mean()) if full.any() else None,
+        "validation_macro_f1": found["validation_macro_f1"],
+        "best_epoch": found["best_epoch"],
+        "seconds": round(seconds),
+        "device": found["device"],
+        "precision": found["precision"],
+    }
+
+
+def recipe(changes: dict[str, Any]) -> str:
+    """The digest of what a run's outcome depends on in params.yaml."""
+    params = bootstrap.load_params()
+    train = params.train.model_dump(exclude={"seed", "save_every", "launch", "device", "threads"}) | changes
+    return key(sorted(train.items(), key=str), params.prepare)
+
+
+def kept() -> list[dict[str, Any]]:
+    """What was run so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def table() -> None:
+    """Print the mean over the seeds of each row whose recipe is today's."""
+    click.echo(f"{'corpus':<12}{'row':<28}{'seeds':>6}{'accuracy':>16}{'macro-F1':>16}{'full agr.':>11}{'val. F1':>9}{'s a run':>9}")
+    for which in ("phrasebank", "twitter"):
+        for name, changes in ROWS.items():
+            found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"]) == (which, name, recipe(changes))]
+            if found:
+                spread = {
+                    k: f"{mean(v):.3f}" + (f" ± {stdev(v):.3f}" if len(v) > 1 else "")
+                    for k in ("accuracy", "macro_f1")
+                    if (v := [r[k] for r in found])
+                }
+                full = [r["full_agreement"] for r in found if r["full_agreement"] is not None]
+                click.echo(
+                    f"{which:<12}{name:<28}{len(found):>6}{spread['accuracy']:>16}{spread['macro_f1']:>16}"
+                    f"{f'{mean(full):.3f}' if full else '-':>11}{mean(r['validation_macro_f1'] for r in found):>9.3f}"
+                    f"{mean(r['seconds'] for r in found):>9.0f}"
+                )
+
+
+@click.command(help=__doc__)
+@click.argument("corpus", type=click.Choice(["phrasebank", "twitter"]), required=False)
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the corpus's files.")
+@click.option(
+    "--texts", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the other corpus, for a teacher to label."
+)
+@click.option("--row", "rows", multiple=True, type=click.Choice(list(ROWS)), default=("shipped",), show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+def main(corpus: str | None, data: Path | None, texts: Path | None, rows: tuple[str, ...], seeds: int) -> None:
+    quiet()
+    for name in rows if corpus and data else ():
+        for seed in range(42, 42 + seeds):
+            is_this = {"corpus": corpus, "row": name, "recipe": recipe(ROWS[name]), "seed": seed}
+            if any(is_this.items() <= found.items() for found in kept()):
+                continue
+            found = is_this | run(str(corpus), data, texts, ROWS[name], seed)
+            click.echo(json.dumps(found))
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+    table()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Processes that train one model together, as torchrun starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among the others.
+
+    :param sharded: whether weights and optimizer state are divided among them.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    sharded: bool = False
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+
+ALONE = World()
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextmanager
+def joined(device: str, sharded: bool) -> Iterator[World]:
+    """The world of this process: that of torchrun, or itself alone.
+
+    :raises RuntimeError: when fewer processes meet than torchrun announced.
+    """
+    if not launched():
+        yield ALONE
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if device == "cuda":
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        if dist.get_world_size() != int(os.environ["WORLD_SIZE"]):
+            raise RuntimeError(f"{dist.get_world_size()} processes met, {os.environ['WORLD_SIZE']} were started")
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank, sharded)
+    finally:
+        dist.destroy_process_group()
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Divide the weights among the processes, layer by layer (FSDP)."""
+    mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
+    for layers in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        for layer in layers:
+            fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def add_up(world: World, tensors: Sequence[torch.Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in one message."""
+    if world.size > 1:
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def any_of(world: World, yes: bool) -> bool:
+    """Whether it is so for any process; all get the same answer."""
+    if world.size == 1:
+        return yes
+    votes = torch.tensor([float(yes)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(votes)
+    return bool(votes.item())
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, gathered from all processes where it is divided."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of the tensor, where it is divided."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def fill(tensor: torch.Tensor, content: torch.Tensor) -> None:
+    """Copy ``content``, which is whole, into a tensor that may be divided."""
+    if isinstance(tensor, DTensor):
+        content = distribute_tensor(content.to(tensor.device), tensor.device_mesh, tensor.placements)
+    tensor.copy_(content)

@@ -1,0 +1,102 @@
+"""What a larger model, trained first on the same rows, teaches the backbone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finsight.domain.metrics import softmax
+from finsight.modeling.backbone import load_model, load_tokenizer
+from finsight.modeling.batching import Rows
+from finsight.modeling.inference import predict
+from finsight.modeling.tokens import TextTokenizer
+from finsight.modeling.training import Data
+from finsight.params.train import TrainParams
+from finsight.pipeline.words import split_words
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from finsight.modeling.device import Hardware
+    from finsight.ports import Backbone
+
+Train = Callable[[TrainParams, Data, str], Any]
+"""Trains a teacher by a recipe on data, under a name that tells it from others; returns the model."""
+
+
+def teachers_recipe(params: TrainParams, seed: int) -> TrainParams:
+    """The recipe of one teacher: the student's, but for what ``distillation`` says; it has no teacher of its own."""
+    own = params.distillation
+    changes = {"teacher": None, "epochs": own.epochs, "lr": own.lr, "seed": (params.seed + 1000 * (seed + 1)) % 2**32, "frozen_layers": 0}
+    return params.model_copy(update={**changes, "r_drop": 0.0, "adversarial": 0.0})
+
+
+def teach(
+    texts: dict[str, pa.ChunkedArray],
+    data: Data,
+    max_length: int,
+    labels: Sequence[str],
+    params: TrainParams,
+    teacher: Backbone,
+    train: Train,
+    hardware: Hardware,
+) -> NDArray[np.float32]:
+    """Train the teachers and return their mean probabilities for the texts of train, then of unlabelled, (n + m, k).
+
+    They are tokenised anew, since a teacher has a vocabulary of its own.
+
+    :param texts: of ``train``, ``validation`` and ``unlabelled``.
+    :param data: the student's, whose labels and targets are the teacher's too.
+    """
+    tokenizer = load_tokenizer(teacher.folder)
+    encoder = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_length)
+    ids = {split: _encode(encoder, found) for split, found in texts.items()}
+    pad_id = int(tokenizer.pad_token_id or 0)
+    theirs = Data(
+        Rows(ids["train"], data.train.labels), data.targets, data.weights, Rows(ids["validation"], data.validation.labels), pad_id
+    )
+    every = [*ids["train"], *ids["unlabelled"]]
+    probs = np.zeros((len(every), len(labels)), dtype=np.float64)
+    for seed in range(params.distillation.seeds):
+        recipe = teachers_recipe(params, seed)
+        model = train(recipe, theirs, f"teacher {seed + 1}")
+        logits = predict(model, every, pad_id, 4 * recipe.batch_tokens, hardware)
+        probs += softmax(logits / params.distillation.temperature) / params.distillation.seeds
+    return probs.astype(np.float32)
+
+
+def mixed(data: Data, unlabelled: Sequence[NDArray[np.int32]], probs: NDArray[np.float32], weight: float) -> Data:
+    """The student's data: labelled rows with both kinds of target, unlabelled ones with the teacher's.
+
+    :param probs: the teacher's, of the labelled and then of the unlabelled rows (n + m, k).
+    """
+    n, m = len(data.train), len(unlabelled)
+    targets = np.concatenate([(1 - weight) * data.targets + weight * probs[:n], probs[n:]]).astype(np.float32)
+    rows = Rows([*data.train.ids, *unlabelled], np.concatenate([data.train.labels, probs[n:].argmax(axis=1).astype(np.int64)]))
+    weights = np.concatenate([data.weights, np.ones(m, dtype=np.float32)])
+    return Data(rows, targets, weights, data.validation, data.pad_id)
+
+
+def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torch.device) -> Any:
+    """A model of a backbone with a new head, from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    return load_model(folder, labels, "eager" if device.type == "cpu" else "sdpa", new_head=True, dropout=recipe.dropout)
+
+
+def key(*parts: object) -> str:
+    """A digest of what a result depends on."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
+
+
+def _encode(encoder: TextTokenizer, texts: pa.ChunkedArray) -> list[NDArray[np.int32]]:
+    if not len(texts):
+        return []
+    words = split_words(texts.combine_chunks())
+    ids, offsets, _ = encoder.encode(texts.to_pylist(), words.vocabulary, words.codes, words.offsets)
+    return [ids[start:end] for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]

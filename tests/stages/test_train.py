@@ -1,0 +1,237 @@
+"""The train stage as dvc.yaml calls it: repeated, killed, stopped, in several processes, with a teacher, with too little memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Project, starter_rows, write_csv
+
+
+@pytest.fixture(scope="module")
+def prepared(make_project: Callable[[str], Project]) -> Project:
+    """A project that is ready to train, for a few dozen steps; tests copy it."""
+    project = make_project("prepared")
+    project.set(train__epochs=3, train__batch_tokens=256, train__lr=0.003, train__save_every=0.0)
+    project.run("ingest", "validate", "prepare")
+    return project
+
+
+def trained(project: Project) -> dict[str, Any]:
+    project.run("train")
+    return project.json("train.json")
+
+
+def curves(project: Project) -> list[dict[str, float]]:
+    with (project.root / "reports/plots/curves.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def steps(project: Project) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (project.root / "reports/steps.jsonl").read_text().splitlines()]
+
+
+def states(project: Project) -> list[Path]:
+    return sorted((project.root / "cache/training").glob("*.safetensors"))
+
+
+def test_strict_gives_equal_bytes_in_other_processes(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    first, again = trained(project)["checkpoint_sha256"], trained(project)["checkpoint_sha256"]
+    assert first == again
+    project.set(train__seed=43)
+    assert trained(project)["checkpoint_sha256"] != first
+    assert states(project) == [], "what was kept to go on from is gone"
+
+
+def test_each_step_is_a_line_that_others_can_follow(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    trained(project)
+    lines = steps(project)
+    plain = [line for line in lines if "validation_loss" not in line]
+    assert [line["step"] for line in plain] == list(range(1, plain[-1]["steps"] + 1))
+    assert [line["epoch"] for line in lines if "validation_loss" in line] == [1, 2, 3]
+    assert [row["epoch"] for row in curves(project)] == [1, 2, 3]
+
+
+def started(project: Project, **kwargs: Any) -> subprocess.Popen[str]:
+    (project.root / "reports/steps.jsonl").unlink(missing_ok=True)  # as DVC does
+    return project.start("train", **kwargs)
+
+
+def wait_for_a_step(project: Project, process: subprocess.Popen[str], step: int) -> None:
+    path = project.root / "reports/steps.jsonl"
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_text().count("\n") < step:
+        assert process.poll() is None, "it ended before the step"
+        assert time.monotonic() < deadline, "no step was seen"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_ended_goes_on_to_the_same_weights(
+    prepared: Project, copy_of: Callable[[Project], Project], with_signal: signal.Signals
+) -> None:
+    project = copy_of(prepared)
+    expected = trained(project)["checkpoint_sha256"]
+    with started(project) as process:
+        wait_for_a_step(project, process, 12)
+        process.send_signal(with_signal)
+        _, err = process.communicate()
+    if with_signal == signal.SIGTERM:
+        assert process.returncode == 1
+        assert "error: training was stopped after step" in err
+        assert "the same command goes on from there" in err
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert len(states(project)) == 1
+    found = trained(project)
+    assert steps(project)[0]["step"] > 10, "it did not begin anew"
+    assert found["checkpoint_sha256"] == expected
+    assert [row["epoch"] for row in curves(project)] == [1, 2, 3]
+    assert states(project) == []
+
+
+def test_a_run_with_other_parameters_does_not_go_on_from_it(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    with started(project) as process:
+        wait_for_a_step(project, process, 5)
+        process.kill()
+    project.set(train__weight_decay=0.02)
+    trained(project)
+    assert steps(project)[0]["step"] == 1
+
+
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_two_processes_do_what_one_does_with_twice_the_accumulation(
+    prepared: Project, copy_of: Callable[[Project], Project], sharded: bool
+) -> None:
+    project = copy_of(prepared)
+    project.set(train__accumulation=2, train__threads=1)
+    alone = trained(project)
+    expected = curves(project)
+    project.set(train__accumulation=1, train__launch__processes=2, train__launch__sharded=sharded)
+    together = trained(project)
+    assert (alone["processes"], together["processes"]) == (1, 2), "a launch can silently start one process"
+    for ours, theirs in zip(curves(project), expected, strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == pytest.approx(value, abs=2e-3), name
+    project.run("evaluate")
+    assert project.json("metrics.json")["n"] == 48
+
+
+@pytest.mark.long
+def test_two_processes_that_are_killed_go_on(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    project.set(train__threads=1, train__launch__processes=2, train__batch_tokens=64)  # they report, and save, every 20 steps
+    expected = trained(project)["checkpoint_sha256"]
+    with started(project, start_new_session=True) as process:
+        wait_for_a_step(project, process, 2)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert len(states(project)) == 1
+    assert trained(project)["checkpoint_sha256"] == expected
+
+
+def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    project.set(train__threads=1, train__launch__processes=2, train__lr=1e30, train__max_grad_norm=1e30)
+    with project.start("train") as process:
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    errors = {line for line in err.splitlines() if "error: " in line}
+    assert {line[line.index("error: ") :].split(" makes")[0] for line in errors} == {"error: train.lr: 1e+30"}
+
+
+def test_a_teacher_is_trained_first_and_kept(prepared: Project, copy_of: Callable[[Project], Project], tmp_path: Path) -> None:
+    """A teacher of its own vocabulary, with texts that have no labels."""
+    project = copy_of(prepared)
+    write_csv(project.root / "data/external/wire/texts.csv", [{"text": row["text"]} for row in starter_rows(600)[300:]])
+    project.set(
+        corpora__wire={"path": "data/external/wire", "format": "csv", "license": "CC0-1.0", "label": None},
+        ingest__unlabelled=["wire"],
+    )
+    project.run("ingest", "prepare")
+    alone = trained(project)
+    rows = alone["rows"]
+    project.set(train__teacher=str(project.backbone), train__distillation__seeds=2, train__distillation__epochs=1)
+    taught = trained(project)
+    unlabelled = project.json("prepare.json")["unlabelled"]["rows"]
+    assert unlabelled > 100
+    assert taught["rows"] == rows + unlabelled
+    assert taught["checkpoint_sha256"] != alone["checkpoint_sha256"]
+    assert taught["teacher"]["name"] == str(project.backbone)
+    assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["teacher 1", "teacher 2", "train"]
+    project.set(train__epochs=2)
+    trained(project)
+    assert {line["run"] for line in steps(project)} == {"train"}, "what the teachers said is kept"
+
+
+TOO_LITTLE = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from finsight import bootstrap
+from finsight.command import describe
+from finsight.errors import FinsightError
+from finsight.pipeline.train import train
+params = bootstrap.load_params()
+backbone = bootstrap.backbone(params)
+import transformers.models.bert.modeling_bert
+torch.nn.Linear(4, 4)(torch.ones(2, 4)).sum().backward()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 1_000_000_000,) * 2)
+try:
+    found = train(Path("data/prepared"), params.labels, params.train, backbone, Path("models/checkpoint"), Path("r.json"),
+                  Path("c.csv"), scratch=bootstrap.scratch())
+    print(json.dumps({"batch_tokens": found["batch_tokens"], "accumulation": found["accumulation"]}))
+except FinsightError as error:
+    print(describe(error))
+"""
+
+
+@pytest.mark.long
+def test_too_little_memory_names_the_setting_and_auto_batch_finds_what_fits(make_project: Callable[[str], Project]) -> None:
+    project = make_project("memory")
+    write_csv(project.root / "data/starter/rows.csv", [{**row, "text": (row["text"] + " ") * 30} for row in starter_rows(2000)])
+    project.set(validate__max_characters=100_000, train__batch_tokens=1_000_000)
+    project.run("ingest", "validate", "prepare")
+
+    def run() -> str:
+        environment = {**os.environ, **project.env}
+        done = subprocess.run([sys.executable, "-c", TOO_LITTLE], cwd=project.root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run().startswith(
+        "train.batch_tokens: 1000000 tokens a batch do not fit into the memory of cpu (RuntimeError); "
+        "set it to 500000 and train.accumulation to 2, or train.auto_batch to true"
+    )
+    project.set(train__auto_batch=True)
+    found = json.loads(run())
+    assert found["batch_tokens"] < 500_000
+    assert found["batch_tokens"] * found["accumulation"] == pytest.approx(1_000_000, rel=0.05)
+
+
+def test_the_running_stage_shows_its_last_epoch(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    project.set(train__epochs=60)
+    report = project.root / "reports/train.json"
+    with project.start("train") as process:
+        deadline = time.monotonic() + 60
+        while not report.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen = json.loads(report.read_text())
+        process.kill()
+    assert set(seen) == {"epoch", "train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"}
