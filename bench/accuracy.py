@@ -161,7 +161,13 @@ def main(corpus: str | None, data: Path | None, texts: Path | None, rows: tuple[
     quiet()
     for name in rows if corpus and data else ():
         for seed in range(42, 42 + seeds):
-            is_this = {"corpus": corpus, "row": name, "recipe": recipe(ROWS[name]), "seed": seed}
+            is_this = {
+                "corpus": corpus,
+                "row": name,
+                "recipe": recipe(ROWS[name]),
+                "seed": seed,
+                "texts": bool(texts and ROWS[name].get("teacher")),
+            }
             if any(is_this.items() <= found.items() for found in kept()):
                 continue
             found = is_this | run(str(corpus), data, texts, ROWS[name], seed)

@@ -1,4 +1,4 @@
-"""Training speed beside `transformers.Trainer`: the same model, the same sentences, the same number of rows a step, one run.
+"""Training speed beside `transformers.Trainer`: the same model, the same sentences, one run; on the CPU about as many rows a step.
 
 Peers: trainer-defaults (its defaults, batch 32) and trainer-tuned (grouped by length, and bf16 where that is faster on this host). Both
 pad each batch to its longest row. Ours: the shipped recipe and what makes it faster; a lever that changes what is learned stands with the

@@ -158,7 +158,8 @@ def make_project(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) 
         project = Project(
             root, tiny_backbone, {"FINSIGHT_CACHE": str(root / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
         )
-        project.set(train__backbone=str(tiny_backbone), train__epochs=1, train__lr=0.01, export__gates=LOOSE_INT8)
+        tiny = {"train__backbone": str(tiny_backbone), "train__epochs": 1, "train__lr": 0.01, "train__threads": 1}
+        project.set(**tiny, export__gates=LOOSE_INT8)
         return project
 
     return make

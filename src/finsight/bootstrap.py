@@ -27,6 +27,8 @@ def load_params() -> Params:
 
     params = file.load_params()
     check_backbone(params.train.backbone, params.backbones)
+    if params.train.teacher:
+        check_backbone(params.train.teacher, params.backbones, "train.teacher")
     return params
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Clon
     run = copy_tree(tmp_path_factory.mktemp("clone") / "finsight", leave_out=("data/starter/",))
     root = run.root
     write_csv(root / "data/starter/rows.csv", starter_rows(240))
-    Project(root, tiny_backbone).set(train__backbone=str(tiny_backbone), train__epochs=1, train__lr=0.01, export__gates=LOOSE_INT8)
+    tiny = {"train__backbone": str(tiny_backbone), "train__epochs": 1, "train__lr": 0.01, "train__threads": 1}
+    Project(root, tiny_backbone).set(**tiny, export__gates=LOOSE_INT8)
     run("git", "add", "-A")
     run("git", "commit", "-qm", "first")
     output = run("dvc", "repro")
@@ -72,6 +74,29 @@ def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clo
         registration = json.loads((clone.root / "reports/registration.json").read_text())
         assert (registration["version"], registration["aliases"]) == (2, ["challenger"])
     finally:
+        clone("git", "reset", "-q", "--hard")
+        clone("dvc", "checkout", "-q")
+
+
+def test_a_running_experiment_is_followed_from_another_terminal(clone: Clone) -> None:
+    curves = clone.root / "reports/plots/curves.csv"
+    running = subprocess.Popen(
+        ["dvc", "exp", "run", "-S", "train.epochs=500"], cwd=clone.root, env=clone.env, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 120
+        while not curves.exists() or curves.read_text().count("\n") < 3:  # what git has is replaced when the stage begins
+            assert time.monotonic() < end, "no epoch was seen"
+            time.sleep(0.1)
+        rows = json.loads(clone("dvc", "exp", "show", "--json"))
+        shown = next(row for row in rows if row["rev"] == "workspace")["data"]["metrics"]["reports/train.json"]["data"]
+        assert shown["epoch"] >= 2
+        assert 0 <= shown["validation_macro_f1"] <= 1
+        assert "Validation by epoch" in Path(clone("dvc", "plots", "show").strip().removeprefix("file://")).read_text()
+        assert running.poll() is None
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
         clone("git", "reset", "-q", "--hard")
         clone("dvc", "checkout", "-q")
 

@@ -82,3 +82,15 @@ def test_every_pin_is_exact() -> None:
     lines = [line for line in (REPO / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert all("==" in line and "+" not in line for line in lines)
     assert "torch==2.13.0" in lines
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_file_that_a_command_reads_is_a_dependency(stage: str) -> None:
+    """Or DVC would not run the stage again when the file changes."""
+    declared = PIPELINE["stages"][stage]
+    named = {word for word in declared["cmd"].split() if word.startswith(("data/", "models/", "reports/"))}
+    outs = {next(iter(out)) if isinstance(out, dict) else out for out in declared["outs"]}
+    known = {*declared["deps"], *outs}
+    missing = {name for name in named if not any(name == other or name.startswith(f"{other}/") for other in known)}
+    # register gathers what other stages wrote; it always runs.
+    assert missing == set() or declared.get("always_changed")

@@ -133,13 +133,27 @@ def test_two_processes_do_what_one_does_with_twice_the_accumulation(
 @pytest.mark.long
 def test_two_processes_that_are_killed_go_on(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(prepared)
-    project.set(train__threads=1, train__launch__processes=2, train__batch_tokens=64)  # they report, and save, every 20 steps
+    project.set(train__threads=1, train__launch__processes=2)
     expected = trained(project)["checkpoint_sha256"]
     with started(project, start_new_session=True) as process:
         wait_for_a_step(project, process, 2)
         os.killpg(process.pid, signal.SIGKILL)
     assert len(states(project)) == 1
     assert trained(project)["checkpoint_sha256"] == expected
+
+
+@pytest.mark.long
+def test_sigterm_ends_two_processes_with_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    project.set(train__threads=1, train__launch__processes=2, train__epochs=50)
+    with started(project) as process:
+        wait_for_a_step(project, process, 2)
+        process.terminate()
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "error: train: SIGTERM ended the processes; the same command goes on from the last state" in err
+    assert len(states(project)) == 1
 
 
 def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:

@@ -112,6 +112,15 @@ def test_a_space_that_cannot_be_is_refused(ready: Project, copy_of: Callable[[Pr
     assert re.match(line, err.strip().splitlines()[-1]), err
 
 
+def test_a_trial_that_breaks_is_counted_and_told(ready: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(ready)
+    project.set(tune__space={"lr": {"choices": [1.0e30, 1.0e-3]}}, train__max_grad_norm=1.0e30)
+    trials, proposed = tuned(project)
+    assert len(trials) == 4
+    assert any("train.lr: 1e+30 makes the loss nan at step" in line for line in trials)
+    assert proposed == "dvc exp run -S 'train.lr=0.001'"
+
+
 def test_a_search_survives_a_tracker_that_is_away(ready: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(ready)
     project.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"

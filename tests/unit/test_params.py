@@ -59,6 +59,7 @@ def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
         ("train.epochs", True, r"train\.epochs: got True; input should be a valid integer"),
         ("train.epochs", 0, r"train\.epochs: got 0; input should be greater than or equal to 1"),
         ("train.threads", 0, r"train: determinism strict needs a number of threads"),
+        ("train.auto_batch", "yes", r"train\.auto_batch: got 'yes'"),
         ("train.launch.node_rank", 1, r"train\.launch: node_rank is 1, expected 0 to 0"),
         ("train.launch.nodes", 2, r"train\.launch: several nodes need rendezvous"),
         ("ingest.unlabelled", ["nosuch"], r"ingest\.unlabelled: \['nosuch'\] are not under corpora"),

@@ -232,6 +232,11 @@ def test_frozen_layers_stay_and_their_kept_output_changes_nothing(tiny_backbone:
         torch.testing.assert_close(a, c, atol=1e-5, rtol=1e-4)
 
 
+def test_more_frozen_layers_than_there_are_is_one_line(tiny_backbone: Path) -> None:
+    with pytest.raises(ParamsError, match=r"train\.frozen_layers: got 3, expected less than 3, the levels of this backbone"):
+        run(tiny_backbone, frozen_layers=3)
+
+
 def test_training_ends_when_nothing_gets_better(tiny_backbone: Path) -> None:
     _, fitted, _ = run(tiny_backbone, epochs=9, patience=2, lr=1e-9)
     assert (fitted.epoch, len(fitted.epochs)) == (1, 3)

@@ -61,7 +61,7 @@ def fetch_backbone(wanted: str, known: Mapping[str, BackboneParams], cache: Path
     return Backbone(wanted, folder, sha256(folder / WEIGHTS), "unknown", trained_on(wanted) or trained_on(str(published)))
 
 
-def check_backbone(wanted: str, known: Mapping[str, BackboneParams]) -> None:
+def check_backbone(wanted: str, known: Mapping[str, BackboneParams], key: str = "train.backbone") -> None:
     """Whether the name can mean anything; nothing is fetched for the answer.
 
     :raises ParamsError: when it can't.
@@ -69,7 +69,7 @@ def check_backbone(wanted: str, known: Mapping[str, BackboneParams]) -> None:
     if wanted in known or wanted.startswith("s3://") or HUB_ID.fullmatch(wanted) or Path(wanted).is_dir():
         return
     raise ParamsError(
-        f"train.backbone: {wanted} is no folder and no name under backbones (there: {', '.join(sorted(known))}); "
+        f"{key}: {wanted} is no folder and no name under backbones (there: {', '.join(sorted(known))}); "
         "a hub id needs its commit, 40 hexadecimal digits: owner/name@0123…"
     )
 

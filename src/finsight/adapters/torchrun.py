@@ -6,9 +6,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from finsight.errors import StoppedError, UnreachableError
 from finsight.modeling.distributed import launched
 from finsight.params.train import LaunchParams
 
@@ -36,5 +39,15 @@ def relaunched(launch: LaunchParams, command: Sequence[str]) -> bool:
     try:
         elastic_launch(config, sys.executable)("-u", *command)
     except ChildFailedError as failed:
-        sys.exit(max(1, next(iter(failed.failures.values())).exitcode))
+        code = next(iter(failed.failures.values())).exitcode
+        if code < 0:
+            raise StoppedError(f"train: signal {-code} ended a process; the same command goes on from the last state") from None
+        sys.exit(code)
+    except SignalException as ended:
+        raise StoppedError(f"train: {ended.sigval.name} ended the processes; the same command goes on from the last state") from None
+    except RendezvousError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UnreachableError(
+            f"train.launch.rendezvous: {launch.rendezvous}: {reason}; start the command on all {launch.nodes} nodes"
+        ) from None
     return True

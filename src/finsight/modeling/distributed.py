@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from finsight.errors import ParamsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,10 @@ def joined(device: str, sharded: bool) -> Iterator[World]:
         yield ALONE
         return
     local_rank = int(os.environ["LOCAL_RANK"])
+    _end_with_the_launcher()
     if device == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise ParamsError(f"train.launch.processes: more than the {torch.cuda.device_count()} GPUs of this machine")
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
@@ -59,6 +67,12 @@ def joined(device: str, sharded: bool) -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank, sharded)
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_the_launcher() -> None:
+    """Let the kernel kill this process when the one that started it dies: what is left of a killed run would race the next."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def shard(model: nn.Module, device: torch.device) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,15 @@ from safetensors.torch import save_file
 from finsight.files import atomic_file, full_disk_is_oserror
 
 _NOTES = "finsight"
+DAYS = 30
+
+
+def sweep(folder: Path) -> None:
+    """Remove what nobody has gone on from for a month."""
+    for path in folder.glob("*.safetensors*") if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if time.time() - path.stat().st_mtime > DAYS * 86_400:
+                path.unlink()
 
 
 class Keeper:
@@ -35,8 +46,11 @@ class Keeper:
 
     def save(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
         """Replace the state; a kill in the middle leaves the one before."""
-        with atomic_file(self._path) as partial, full_disk_is_oserror():
+        # Named by the process: two experiments may train the same teacher at once.
+        own = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        with atomic_file(own) as partial, full_disk_is_oserror():
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, {_NOTES: json.dumps(notes)})
+        own.replace(self._path)
         self._saved = time.monotonic()
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

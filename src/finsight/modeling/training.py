@@ -21,13 +21,13 @@ from finsight.modeling.dropout import cheapen_dropout
 from finsight.modeling.frozen import FrozenLayers
 from finsight.modeling.inference import predict, to_device
 from finsight.modeling.losses import Push, soft_cross_entropy
-from finsight.modeling.optimisation import average, freeze, frozen_at, parameter_groups, share_of_peak, swap
+from finsight.modeling.optimisation import ABOVE, average, freeze, frozen_at, level, parameter_groups, share_of_peak, swap
 from finsight.modeling.resume import Keeper
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
 
-# Steps between two reports where a report costs: it waits for the GPU, or for other processes.
+# Steps between two reports where a report waits for the device.
 REPORT_EVERY = 20
 
 
@@ -74,10 +74,14 @@ Measure = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The best epoch (from 1) and what was measured after each; the model itself is left holding the best one's weights."""
+    """The best epoch (from 1) and what was measured after each; the model itself is left holding the best one's weights.
+
+    :param rows: training rows that were learned from, those before a kill left out.
+    """
 
     epoch: int
     epochs: list[dict[str, float]]
+    rows: int = field(default=0, compare=False)
 
 
 def fit(
@@ -123,6 +127,7 @@ class _Run:
     world: World
     step: int = 0
     loss: float = 0.0
+    rows: int = 0
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best: list[torch.Tensor] = field(default_factory=list)
@@ -142,6 +147,9 @@ class _Run:
             shard(self.model, device)
         self.weights = list(self.model.parameters())
         self.averages = [weight.detach().clone() for weight in self.weights]
+        levels = 1 + max(at for name, _ in self.model.named_parameters() if (at := level(name, self.model.base_model_prefix)) != ABOVE)
+        if recipe.frozen_layers >= levels:
+            raise ParamsError(f"train.frozen_layers: got {recipe.frozen_layers}, expected less than {levels}, the levels of this backbone")
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.hardware.dtype == torch.float16)
         lengths = np.array([len(row) for row in self.data.train.ids], dtype=np.int64)
@@ -170,8 +178,8 @@ class _Run:
             for number in range(self.step - first, len(self.plan[epoch])):
                 self._learn(epoch, number)
                 last = number + 1 == len(self.plan[epoch])
-                if not last and self.step % REPORT_EVERY and (self.world.size > 1 or self.hardware.device.type != "cpu"):
-                    continue  # nothing waits for the device or for other processes
+                if not last and self.step % REPORT_EVERY and self.hardware.device.type != "cpu":
+                    continue  # nothing waits for the device
                 self._report(epoch, number, observers)
                 if any_of(self.world, stop()):
                     self._save(epoch)
@@ -183,7 +191,7 @@ class _Run:
                 break
         for weight, kept in zip(self.weights, self.best, strict=True):
             fill(weight.data, kept)
-        return Fitted(self.best_epoch, self.history)
+        return Fitted(self.best_epoch, self.history, self.rows)
 
     def _begin(self, epoch: int) -> None:
         """Set what learns in this epoch."""
@@ -225,6 +233,7 @@ class _Run:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.rows += sum(len(batch) for batch in steps[number])
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
         average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
 
@@ -232,7 +241,8 @@ class _Run:
         """Add the gradients of a batch, and of the same batch pushed against them if the recipe says so."""
         tokens, mask = self._batch(rows)
         target, weights = to_device(self.hardware.device, self.data.targets[rows], np.float32(weight) * self.data.weights[rows])
-        hidden = self.frozen.hidden(rows, tokens, mask) if self.frozen else None
+        with self.hardware.autocast():
+            hidden = self.frozen.hidden(rows, tokens, mask) if self.frozen else None
         passes = 2 if self.recipe.r_drop else 1
         # FSDP takes the mean over the processes, we mean the sum.
         scale = (self.world.size if self.world.sharded else 1) / rows_a_step / (2 if self.recipe.adversarial else 1)
@@ -320,7 +330,7 @@ class _Run:
     def _restore(self) -> int:
         """Go on where a killed run stopped, if there was one; the epoch to begin with (from 0)."""
         found = self.keeper.load() if self.keeper else None
-        if not found:
+        if any_of(self.world, found is None) or not found:  # on several machines one may have it, and another not
             return 0
         tensors, notes = found
         for i in notes["stepped"]:

@@ -102,6 +102,8 @@ class TrainParams(Section):
     def _agree(self) -> Self:
         if self.determinism == "strict" and not self.threads:
             raise ValueError("determinism strict needs a number of threads: sums come out differently on each; set threads, or fast")
+        if self.auto_batch and self.launch.processes * self.launch.nodes > 1:
+            raise ValueError("auto_batch is for one process: of several, one may have memory left where another has none")
         if self.adversarial and self.frozen_layers:
             raise ValueError("adversarial pushes the embeddings, which frozen_layers keeps from learning; set one of them to 0")
         return self

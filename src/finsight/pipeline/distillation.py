@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from finsight.domain.metrics import softmax
-from finsight.modeling.backbone import load_model, load_tokenizer
+from finsight.files import sha256
+from finsight.modeling.backbone import load_model, load_tokenizer, longest_text
 from finsight.modeling.batching import Rows
 from finsight.modeling.inference import predict
 from finsight.modeling.tokens import TextTokenizer
@@ -55,7 +56,7 @@ def teach(
     :param data: the student's, whose labels and targets are the teacher's too.
     """
     tokenizer = load_tokenizer(teacher.folder)
-    encoder = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_length)
+    encoder = TextTokenizer(tokenizer.backend_tokenizer.to_str(), min(max_length, longest_text(teacher.folder, tokenizer)))
     ids = {split: _encode(encoder, found) for split, found in texts.items()}
     pad_id = int(tokenizer.pad_token_id or 0)
     theirs = Data(
@@ -90,8 +91,9 @@ def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torc
 
 
 def key(*parts: object) -> str:
-    """A digest of what a result depends on."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
+    """A digest of what a result depends on: these, and the code and the numbers' format that it comes from."""
+    code = [sha256(path) for path in sorted((Path(__file__).parents[1] / "modeling").glob("*.py"))]
+    return hashlib.sha256(repr((parts, code, torch.__version__, torch.get_num_threads())).encode()).hexdigest()[:24]
 
 
 def _encode(encoder: TextTokenizer, texts: pa.ChunkedArray) -> list[NDArray[np.int32]]:

@@ -90,13 +90,13 @@ def ingest(
         "ignored": sum(c["ignored"] for c in counts.values()),
         "corrections": corrected.report(),
         "corpora": counts,
-        "unlabelled": _write_texts(unlabelled, texts),
+        "unlabelled": _write_texts(unlabelled, corpora, texts),
     }
     write_json(report, content)
     return content
 
 
-def _write_texts(readers: Mapping[str, CorpusReader], path: Path) -> dict[str, int]:
+def _write_texts(readers: Mapping[str, CorpusReader], corpora: Mapping[str, Corpus], path: Path) -> dict[str, int]:
     """Write the texts of corpora without their labels; rows without a text are left out. The number of texts by corpus."""
     counts: dict[str, int] = {}
     with _table(path, CORPUS_SCHEMA) as table:
@@ -104,7 +104,8 @@ def _write_texts(readers: Mapping[str, CorpusReader], path: Path) -> dict[str, i
             counts[name] = 0
             for chunk in _chunks(reader.read()):
                 rows = [row for row in chunk if isinstance(row, Example)]
-                normal = normal_texts(pa.chunked_array([[row.text for row in rows]], pa.string())).to_pylist()
+                found = [repair(row.text) if corpora[name].repair_mojibake else row.text for row in rows]
+                normal = normal_texts(pa.chunked_array([found], pa.string())).to_pylist()
                 kept = [(row.id, content_hash(text), text) for row, text in zip(rows, normal, strict=True) if text]
                 ids, hashes, texts = map(list, zip(*kept, strict=True)) if kept else ([], [], [])
                 same: dict[str, Any] = {**dict.fromkeys(CORPUS_SCHEMA.names), "label": "", "corpus": name}

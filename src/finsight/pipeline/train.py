@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from finsight.domain.labels import targets
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1, nll, softmax
 from finsight.errors import ArtifactError, ParamsError
-from finsight.files import atomic_file, folder_digest, read_json, write_json
+from finsight.files import folder_digest, read_json, write_json
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.checkpoint import save_checkpoint
 from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
 from finsight.modeling.distributed import World, any_of, joined, whole
-from finsight.modeling.resume import Keeper
+from finsight.modeling.resume import Keeper, sweep
 from finsight.modeling.training import Data, Fitted, Observer, Progress, fit
 from finsight.params.train import TrainParams
-from finsight.pipeline.distillation import fresh, key, mixed, teach
+from finsight.pipeline.distillation import fresh, key, mixed, teach, teachers_recipe
 from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, read_rows, read_table, write_csv
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def train(
             f"{prepared}: made for a backbone with weights {str(tokenised.get('sha256'))[:12]}…, {backbone.name} now has "
             f"{backbone.digest[:12]}…; its files have changed: run `dvc repro --force prepare`"
         )
+    sweep(scratch)
     strict = params.determinism == "strict"
     device = resolve_device(params.device)
     started = time.monotonic()
@@ -71,7 +72,7 @@ def train(
             device = torch.device("cuda", world.local_rank)
         hardware = Hardware(device, resolve_precision(params.precision, device, None if strict else scratch))
         data = read_data(prepared, labels, params)
-        work = _Work(labels, hardware, scratch, folder_digest(prepared), world, observers, stop)
+        work = _Work(labels, hardware, scratch, world, observers, stop)
         if teacher:
             data = _listen(work, prepared, int(tokenised["max_length"]), data, params, teacher)
         history: list[Mapping[str, float]] = []
@@ -97,7 +98,7 @@ def train(
             "batch_tokens": used.batch_tokens,
             "accumulation": used.accumulation,
             "seconds": round(seconds, 1),
-            "rows_per_second": round(len(fitted.epochs) * len(data.train) / seconds, 1),
+            "rows_per_second": round(fitted.rows / seconds, 1),
             "backbone": backbone.about(),
             "teacher": teacher.about() if teacher else None,
         }
@@ -108,6 +109,15 @@ def train(
             write_json(report, content)
             work.clear()
     return content
+
+
+def _digest(*arrays: NDArray[Any]) -> str:
+    """One SHA-256 of some arrays."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -130,39 +140,42 @@ def read_data(prepared: Path, labels: Sequence[str], params: TrainParams) -> Dat
 def _listen(work: _Work, prepared: Path, max_length: int, data: Data, params: TrainParams, teacher: Backbone) -> Data:
     """The student's data with the teacher's probabilities, which are kept: they take longer than the student does."""
     unlabelled, _ = read_rows(prepared / UNLABELLED)
-    asked = params.model_dump(exclude={"backbone", "epochs", "lr", "save_every", "launch", "frozen_layers", "unfreeze_every"})
-    path = work.scratch / f"teacher-{key(work.inputs, teacher.digest, asked, work.labels)}.safetensors"
-    if not any_of(work.world, work.world.first and path.exists()):
-        texts = {split: read_table(prepared / f"{split}.parquet", ["text"])["text"] for split in ("train", "validation", "unlabelled")}
+    texts = {split: read_table(prepared / f"{split}.parquet", ["text"])["text"] for split in ("train", "validation", "unlabelled")}
+    recipes = [teachers_recipe(params, seed) for seed in range(params.distillation.seeds)]
+    asked = [recipe.model_dump(exclude={"backbone", "distillation", "save_every", "threads"}) for recipe in recipes]
+    texts_of = [np.frombuffer("\0".join(found.to_pylist()).encode(), dtype=np.uint8) for found in texts.values()]
+    content = _digest(*texts_of, data.targets, data.validation.labels)
+    keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, params.distillation.temperature, content)}.safetensors", 0)
+    kept = keeper.load()
+    if any_of(work.world, kept is None):  # on several machines one may have it, and another not
 
         def trained(recipe: TrainParams, theirs: Data, name: str) -> Any:
             return work.fit(teacher, theirs, recipe, name)[0]
 
         probs = teach(texts, data, max_length, work.labels, params, teacher, trained, work.hardware)
         if work.world.first:
-            with atomic_file(path) as partial:
-                save_file({"probs": probs}, partial)
+            keeper.save({"probs": torch.from_numpy(probs)}, {})
         work.clear()
     else:
-        probs = load_file(path)["probs"]
+        probs = kept[0]["probs"].numpy() if kept else np.zeros(0, dtype=np.float32)
     return mixed(data, unlabelled.ids, probs, params.distillation.weight)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What the fits of one run have in common.
-
-    :param inputs: digest of the prepared folder.
-    """
+    """What the fits of one run have in common."""
 
     labels: Sequence[str]
     hardware: Hardware
     scratch: Path
-    inputs: str
     world: World
     observers: Sequence[Observer]
     stop: Callable[[], bool]
     kept: list[Keeper] = field(default_factory=list)
+
+    def key(self, backbone: Backbone, *parts: object) -> str:
+        """A digest of what a fit depends on."""
+        return key(backbone.digest, list(self.labels), self.world.size, self.hardware, *parts)
 
     def fit(
         self,
@@ -174,9 +187,8 @@ class _Work:
     ) -> tuple[Any, Fitted, TrainParams]:
         """The fitted model, what was measured, and the recipe that fitted into memory."""
         while True:
-            state = key(
-                name, self.inputs, backbone.digest, params.model_dump(exclude={"save_every", "threads"}), self.labels, self.world.size
-            )
+            asked = params.model_dump(exclude={"save_every", "threads"})
+            state = self.key(backbone, name, asked, _digest(*data.train.ids, data.targets, data.weights, *data.validation.ids))
             keeper = Keeper(self.scratch / f"state-{state}.safetensors", params.save_every)
             self.kept.append(keeper)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from finsight.errors import ArtifactError, ParamsError, UnreachableError
 from finsight.files import folder_digest, full_disk_is_oserror
 from finsight.modeling.training import Progress
@@ -63,8 +65,7 @@ def tune(
     while len(_ended(study)) < search.trials and not stop():
         trial = study.ask()
         changes = {name: _suggest(trial, name, values) for name, values in search.space.items()}
-        asked = TrainParams.model_validate(params.model_dump() | changes)
-        _one(study, trial, asked, changes, train, log)
+        _one(study, trial, params, changes, train, log)
         if not stop():
             say(f"trial {len(_ended(study))} of {search.trials}: {_told(study.trials[trial.number])}")
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
@@ -97,13 +98,13 @@ def _one(
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = train(params, Path(folder), [follow])
+            found = train(_with(params, changes), Path(folder), [follow])
         except TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
             log.end(run, "pruned")
         except ParamsError as error:  # a rate that makes the loss infinite is an answer, too
-            study.tell(trial, state=TrialState.FAIL)
             trial.set_user_attr("reason", str(error))
+            study.tell(trial, state=TrialState.FAIL)
             log.end(run, "failed")
         else:
             study.tell(trial, found[MEASURE])
@@ -111,19 +112,24 @@ def _one(
 
 
 def _check(params: TrainParams, search: TuneParams) -> None:
-    from pydantic import ValidationError
-
-    allowed = sorted(TrainParams.model_fields.keys() - {"launch", "distillation"})
+    if params.launch.processes * params.launch.nodes > 1:
+        raise ParamsError("params.yaml: train.launch: `finsight tune` trains in one process; set processes and nodes to 1")
+    allowed = sorted(TrainParams.model_fields.keys() - {"backbone", "teacher", "launch", "distillation", "seed", "save_every"})
     for name, values in search.space.items():
         if name not in allowed:
             raise ParamsError(f"params.yaml: tune.space.{name}: no key of train that can be searched; allowed: {', '.join(allowed)}")
         for value in values.choices if isinstance(values, Choices) else (values.low, values.high):
             try:
-                TrainParams.model_validate(params.model_dump() | {name: value})
-            except ValidationError as invalid:
-                raise ParamsError(
-                    f"params.yaml: tune.space.{name}: {value!r} is no value of train.{name}: {invalid.errors()[0]['msg']}"
-                ) from None
+                _with(params, {name: value})
+            except ParamsError as error:
+                raise ParamsError(f"params.yaml: tune.space.{name}: {value!r} is no value of train.{name}: {error}") from None
+
+
+def _with(params: TrainParams, changes: Mapping[str, Any]) -> TrainParams:
+    try:
+        return TrainParams.model_validate(params.model_dump() | dict(changes))
+    except ValidationError as invalid:
+        raise ParamsError(invalid.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def _open(database: Path, name: str) -> optuna.Study:
@@ -139,9 +145,10 @@ def _open(database: Path, name: str) -> optuna.Study:
                 study_name=name,
                 load_if_exists=True,
                 direction="maximize",
-                sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5),
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
             )
+            # A search that goes on must not draw again what it has drawn.
+            study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=5)
     except SQLAlchemyError as error:
         raise ArtifactError(f"{database}: holds no study: {' '.join(str(error).split())[:200]}; remove it, or name another") from None
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # it was killed
