@@ -1,6 +1,5 @@
 """Normalise, split and tokenise the corpus; group near-duplicates, drop repeats within train, mark and count what leaks."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,10 +21,6 @@ def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path) -> None:
 
     params = bootstrap.load_params()
     known_as = {name: params.corpora[name].known_as for name in params.ingest.corpora}
-    backbone = bootstrap.backbone(params)
-    if params.train.teacher:  # what a teacher has seen, its student learns from
-        teacher = bootstrap.backbone(params, params.train.teacher)
-        backbone = replace(backbone, trained_on=tuple(sorted({*backbone.trained_on, *teacher.trained_on})))
     with row_bars() as progress:
         found = prepare(
             corpus,
@@ -33,7 +28,7 @@ def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path) -> None:
             params.labels,
             known_as,
             params.prepare,
-            backbone,
+            bootstrap.student(params),
             bootstrap.token_cache(),
             prepared,
             report,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,13 @@ def backbone(params: Params, name: str | None = None) -> Backbone:
 
     settings = load_settings()
     return fetch_backbone(name or params.train.backbone, params.backbones, settings.cache, settings.s3_endpoint)
+
+
+def student(params: Params) -> Backbone:
+    """The backbone of ``train.backbone``, as one that has seen what its teacher has: it learns from that too."""
+    found = backbone(params)
+    seen = backbone(params, params.train.teacher).trained_on if params.train.teacher else ()
+    return replace(found, trained_on=tuple(sorted({*found.trained_on, *seen})))
 
 
 def token_cache() -> Path:

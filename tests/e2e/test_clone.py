@@ -98,7 +98,7 @@ def test_a_running_experiment_is_followed_from_another_terminal(clone: Clone) ->
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         clone("git", "reset", "-q", "--hard")
-        clone("dvc", "checkout", "-q")
+        clone("dvc", "checkout", "-q", "--force")  # the log of the killed run is in no cache
 
 
 @pytest.mark.parametrize(

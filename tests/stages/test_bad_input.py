@@ -104,7 +104,7 @@ def missing_backbone(p: Project) -> None:
 
 
 def tampered_backbone(p: Project) -> None:
-    folder = p.root / "cache/backbones/minilm-b9a0018dff09"
+    folder = p.root / "cache/backbones/minilm-53aa51172d14"
     shutil.copytree(p.backbone, folder)
     for name in ("vocab.txt", "special_tokens_map.json"):
         (folder / name).touch()
@@ -164,7 +164,8 @@ CASES: list[tuple[str, str, Callable[[Project], None], list[str]]] = [
 
 def outputs(project: Project) -> dict[str, bytes]:
     folders = (project.root / name for name in ("data/raw", "data/prepared", "models", "reports"))
-    return {p.relative_to(project.root).as_posix(): p.read_bytes() for folder in folders for p in folder.rglob("*") if p.is_file()}
+    files = (p for folder in folders for p in folder.rglob("*") if p.is_file() and p.name != "steps.jsonl")  # a log of what happened
+    return {p.relative_to(project.root).as_posix(): p.read_bytes() for p in files}
 
 
 def generic(line: str, project: Project) -> str:

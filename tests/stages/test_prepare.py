@@ -280,7 +280,7 @@ def test_token_ids_are_those_of_transformers(run, tiny_backbone: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
-    _, splits = run(starter_table(240))
+    _, splits = run(starter_table(240), texts=[raw_row(1, "A text of another corpus , on tin and zinc", "", "wire")])
     for rows in splits.values():
         expected = tokenizer([row["text"] for row in rows], truncation=True, max_length=64)["input_ids"]
         assert [row["input_ids"] for row in rows] == expected

@@ -54,7 +54,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
         pos_att_type=["p2c", "c2p"],
         position_biased_input=False,
     ),
-    "electra": ElectraConfig(**SHAPE, embedding_size=16),
+    "electra": ElectraConfig(**SHAPE, embedding_size=24),
     "modernbert": ModernBertConfig(**SHAPE, global_attn_every_n_layers=2, local_attention=16, cls_token_id=2, sep_token_id=3),
 }
 
@@ -71,8 +71,9 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_it_learns_and_is_saved_whole(family: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(epochs=8, dropout=0.0, lr=1e-2 if family.name == "electra" else 3e-3)
-    with deterministic(1):
+    slow = family.name == "electra"  # its embeddings are narrower than its layers
+    recipe = recipe_of(epochs=16 if slow else 8, dropout=0.0, lr=5e-3 if slow else 3e-3)
+    with deterministic(1, threads=1):
         model = load_model(family, LABELS, new_head=True)
         fitted = fit(model, toy_data(toy(600, 1)), recipe, HARDWARE, three_labels)
     assert max(epoch["validation_macro_f1"] for epoch in fitted.epochs) > 0.85

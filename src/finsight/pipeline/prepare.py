@@ -170,7 +170,7 @@ def _write_texts(
         counts = {"rows": int(kept.sum()), "near_held_out": int(held_out.sum()), "repeated": int((~kept & ~held_out).sum())}
     start = 0
     with pq.ParquetWriter(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16())).append(TOKENS)) as writer:
-        for table, _ in map_row_groups(unlabelled, lambda table: _tokenise(table, [], tokenizer, cache)):
+        for table, _ in map_row_groups(unlabelled, lambda table: _tokenise(table, [], tokenizer, cache)) if n else ():
             if (rows := table.filter(pa.array(kept[start : start + table.num_rows]))).num_rows:
                 writer.write_table(rows)
             start += table.num_rows
