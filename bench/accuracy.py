@@ -81,7 +81,7 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
     """Train once; what was measured on validation and on the test rows."""
     params = bootstrap.load_params()
     params = params.model_copy(update={"train": params.train.model_validate(params.train.model_dump() | changes | {"seed": seed})})
-    teacher = bootstrap.backbone(params, params.train.teacher) if params.train.teacher else None
+    teacher = bootstrap.teacher(params)
     with tempfile.TemporaryDirectory() as name, ProgressBar() as bar:
         folder = Path(name)
         prepared(which, data, texts if teacher else None, params, folder)

@@ -25,7 +25,6 @@ def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, steps: Pa
     if relaunched(params.train.launch, sys.argv):
         return
     backbone = bootstrap.backbone(params)
-    teacher = bootstrap.backbone(params, params.train.teacher) if params.train.teacher else None
     with stop_signal() as stop, bootstrap.tracked(params) as run, JsonLines(steps) as log, ProgressBar() as bar:
         found = train(
             prepared,
@@ -37,7 +36,7 @@ def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, steps: Pa
             curves,
             [bar, log, run],
             scratch=bootstrap.scratch(),
-            teacher=teacher,
+            teacher=bootstrap.teacher(params),
             stop=stop,
         )
         run.made(found.get("checkpoint_sha256", ""))

@@ -62,11 +62,16 @@ def backbone(params: Params, name: str | None = None) -> Backbone:
     return fetch_backbone(name or params.train.backbone, params.backbones, settings.cache, settings.s3_endpoint)
 
 
+def teacher(params: Params) -> Backbone | None:
+    """The backbone that ``train.teacher`` names, verified; None where there is no teacher."""
+    return backbone(params, params.train.teacher) if params.train.teacher else None
+
+
 def student(params: Params) -> Backbone:
     """The backbone of ``train.backbone``, as one that has seen what its teacher has: it learns from that too."""
     found = backbone(params)
-    seen = backbone(params, params.train.teacher).trained_on if params.train.teacher else ()
-    return replace(found, trained_on=tuple(sorted({*found.trained_on, *seen})))
+    master = teacher(params)
+    return replace(found, trained_on=tuple(sorted({*found.trained_on, *master.trained_on}))) if master else found
 
 
 def token_cache() -> Path:
@@ -113,12 +118,12 @@ def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], boo
 
     params = load_params()
     search = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
-    found, teacher = backbone(params), backbone(params, params.train.teacher) if params.train.teacher else None
+    found, master = backbone(params), teacher(params)
 
     def one(recipe: TrainParams, folder: Path, observers: Sequence[Observer]) -> dict[str, Any]:
         files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
         with ProgressBar() as bar:
-            return train(prepared, params.labels, recipe, found, *files, [bar, *observers], scratch=scratch(), teacher=teacher, stop=stop)
+            return train(prepared, params.labels, recipe, found, *files, [bar, *observers], scratch=scratch(), teacher=master, stop=stop)
 
     return tune(prepared, params.labels, params.train, search, found, study, one, lambda: tracker(params), say, stop)
 

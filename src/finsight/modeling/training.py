@@ -175,17 +175,20 @@ class _Run:
         for epoch in range(begun, self.recipe.epochs):
             self._begin(epoch)
             first = sum(len(steps) for steps in self.plan[:epoch])
+            rows = np.cumsum([sum(map(len, step)) for step in self.plan[epoch]]).tolist()  # done after each step of the epoch
+            before = rows[self.step - first - 1] if self.step > first else 0
             for number in range(self.step - first, len(self.plan[epoch])):
                 self._learn(epoch, number)
                 last = number + 1 == len(self.plan[epoch])
                 if not last and self.step % REPORT_EVERY and self.hardware.device.type != "cpu":
                     continue  # nothing waits for the device
-                self._report(epoch, number, observers)
+                self._report(epoch, rows[number], observers)
                 if any_of(self.world, stop()):
                     self._save(epoch)
                     raise StoppedError(f"training was stopped after step {self.step} of {self.steps}; the same command goes on from there")
                 if not last and any_of(self.world, self.world.first and self.keeper is not None and self.keeper.due()):
                     self._save(epoch)
+            self.rows += rows[-1] - before
             self._end(epoch, measure, observers)
             if self.recipe.patience and epoch + 1 - self.best_epoch >= self.recipe.patience:
                 break
@@ -233,7 +236,6 @@ class _Run:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.rows += sum(len(batch) for batch in steps[number])
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
         average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
 
@@ -274,9 +276,8 @@ class _Run:
     def _batch(self, rows: NDArray[np.int64]) -> list[torch.Tensor]:
         return to_device(self.hardware.device, *collate([self.data.train.ids[i] for i in rows], self.data.pad_id))
 
-    def _report(self, epoch: int, number: int, observers: Sequence[Observer]) -> None:
+    def _report(self, epoch: int, rows: int, observers: Sequence[Observer]) -> None:
         """Tell the observers the loss so far."""
-        rows = sum(len(batch) for step in self.plan[epoch][: number + 1] for batch in step)
         total = self.total.clone()
         add_up(self.world, [total])
         self.loss = total.item() / rows

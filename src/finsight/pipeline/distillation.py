@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from finsight.modeling.inference import predict
 from finsight.modeling.tokens import TextTokenizer
 from finsight.modeling.training import Data
 from finsight.params.train import TrainParams
-from finsight.pipeline.words import split_words
+from finsight.pipeline.words import encode
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,8 @@ def teach(
     data: Data,
     max_length: int,
     labels: Sequence[str],
-    params: TrainParams,
+    recipes: Sequence[TrainParams],
+    temperature: float,
     teacher: Backbone,
     train: Train,
     hardware: Hardware,
@@ -53,6 +55,8 @@ def teach(
     They are tokenised anew, since a teacher has a vocabulary of its own.
 
     :param texts: of ``train``, ``validation`` and ``unlabelled``.
+    :param recipes: one for each teacher.
+    :param temperature: divides the teachers' logits.
     :param data: the student's, whose labels and targets are the teacher's too.
     """
     tokenizer = load_tokenizer(teacher.folder)
@@ -64,11 +68,10 @@ def teach(
     )
     every = [*ids["train"], *ids["unlabelled"]]
     probs = np.zeros((len(every), len(labels)), dtype=np.float64)
-    for seed in range(params.distillation.seeds):
-        recipe = teachers_recipe(params, seed)
-        model = train(recipe, theirs, f"teacher {seed + 1}")
+    for number, recipe in enumerate(recipes, start=1):
+        model = train(recipe, theirs, f"teacher {number}")
         logits = predict(model, every, pad_id, 4 * recipe.batch_tokens, hardware)
-        probs += softmax(logits / params.distillation.temperature) / params.distillation.seeds
+        probs += softmax(logits / temperature) / len(recipes)
     return probs.astype(np.float32)
 
 
@@ -99,6 +102,5 @@ def key(*parts: object) -> str:
 def _encode(encoder: TextTokenizer, texts: pa.ChunkedArray) -> list[NDArray[np.int32]]:
     if not len(texts):
         return []
-    words = split_words(texts.combine_chunks())
-    ids, offsets, _ = encoder.encode(texts.to_pylist(), words.vocabulary, words.codes, words.offsets)
-    return [ids[start:end] for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
+    ids, offsets, _ = encode(texts.combine_chunks(), encoder)
+    return [ids[start:end] for start, end in pairwise(offsets)]

@@ -26,8 +26,8 @@ from finsight.pipeline.raw import readable
 from finsight.pipeline.splitting import NO_SPLIT, Columns, names, split_rows
 from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, map_row_groups
 from finsight.pipeline.texts import normal_texts
-from finsight.pipeline.token_cache import Tokens, cache_key, cached_tokens, drop_unused
-from finsight.pipeline.words import split_words
+from finsight.pipeline.token_cache import cache_key, cached_tokens, drop_unused
+from finsight.pipeline.words import encode
 
 if TYPE_CHECKING:
     from finsight.ports import Backbone
@@ -180,12 +180,8 @@ def _write_texts(
 def _tokenise(table: pa.Table, labels: Sequence[str], tokenizer: TextTokenizer, cache: Path) -> tuple[pa.Table, int]:
     """A row group with normalised texts, label numbers and token ids, and how many texts were cut."""
     texts = normal_texts(table["text"])
-
-    def make() -> Tokens:
-        words = split_words(texts)
-        return tokenizer.encode(texts.to_pylist(), words.vocabulary, words.codes, words.offsets)
-
-    ids, offsets, cut = cached_tokens(cache, cache_key(tokenizer.digest, tokenizer.max_length, table["hash"].to_pylist()), make)
+    key = cache_key(tokenizer.digest, tokenizer.max_length, table["hash"].to_pylist())
+    ids, offsets, cut = cached_tokens(cache, key, lambda: encode(texts, tokenizer))
     numbers = pa.compute.index_in(table["label"], pa.array(labels, pa.string())).cast(pa.int16())
     table = _with(_with(table, "text", texts), "label_id", numbers)
     return _with(table, "input_ids", pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int32()))), cut

@@ -104,7 +104,6 @@ def train(
         }
         if world.first:
             save_checkpoint(model, prepared / TOKENIZER, checkpoint)
-            write_csv(curves, fitted.epochs)
             content["checkpoint_sha256"] = folder_digest(checkpoint)
             write_json(report, content)
             work.clear()
@@ -141,24 +140,25 @@ def _listen(work: _Work, prepared: Path, max_length: int, data: Data, params: Tr
     """The student's data with the teacher's probabilities, which are kept: they take longer than the student does."""
     unlabelled, _ = read_rows(prepared / UNLABELLED)
     texts = {split: read_table(prepared / f"{split}.parquet", ["text"])["text"] for split in ("train", "validation", "unlabelled")}
-    recipes = [teachers_recipe(params, seed) for seed in range(params.distillation.seeds)]
+    own = params.distillation
+    recipes = [teachers_recipe(params, seed) for seed in range(own.seeds)]
     asked = [recipe.model_dump(exclude={"backbone", "distillation", "save_every", "threads"}) for recipe in recipes]
     texts_of = [np.frombuffer("\0".join(found.to_pylist()).encode(), dtype=np.uint8) for found in texts.values()]
     content = _digest(*texts_of, data.targets, data.validation.labels)
-    keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, params.distillation.temperature, content)}.safetensors", 0)
+    keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, own.temperature, content)}.safetensors", 0)
     kept = keeper.load()
     if any_of(work.world, kept is None):  # on several machines one may have it, and another not
 
         def trained(recipe: TrainParams, theirs: Data, name: str) -> Any:
             return work.fit(teacher, theirs, recipe, name)[0]
 
-        probs = teach(texts, data, max_length, work.labels, params, teacher, trained, work.hardware)
+        probs = teach(texts, data, max_length, work.labels, recipes, own.temperature, teacher, trained, work.hardware)
         if work.world.first:
             keeper.save({"probs": torch.from_numpy(probs)}, {})
         work.clear()
     else:
         probs = kept[0]["probs"].numpy() if kept else np.zeros(0, dtype=np.float32)
-    return mixed(data, unlabelled.ids, probs, params.distillation.weight)
+    return mixed(data, unlabelled.ids, probs, own.weight)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finsight.domain.dedup import Hashes, Ids, scramble
+
+if TYPE_CHECKING:
+    from finsight.modeling.tokens import TextTokenizer
+    from finsight.pipeline.token_cache import Tokens
 
 NUMBER, NAME = scramble(np.array([1, 2], np.uint64))  # what masked words become
 # In a text with fewer words that are not masked only numbers are: "Nokia shares fall 4 %" is another text than "Elisa shares fall 9 %".
@@ -44,6 +49,12 @@ def split_words(texts: pa.Array) -> Words:
     lists = pc.split_pattern(texts, " ")
     coded = lists.flatten().dictionary_encode()
     return Words(coded.dictionary.to_pylist(), coded.indices.to_numpy(), lists.offsets.to_numpy().astype(np.int64))
+
+
+def encode(texts: pa.Array, tokenizer: TextTokenizer) -> Tokens:
+    """Token ids of normalised texts, one after another, their offsets, and how many texts were cut."""
+    words = split_words(texts)
+    return tokenizer.encode(texts.to_pylist(), words.vocabulary, words.codes, words.offsets)
 
 
 def features(words: Words) -> tuple[Hashes, Ids, NDArray[np.uint64]]:
