@@ -40,9 +40,8 @@ lint: .venv/ready ## ruff, mypy, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-diff: setup ## parameters and metrics against another revision: make diff BASE=main
-	@$(BIN)/dvc params diff $(BASE)
-	@$(BIN)/dvc metrics diff $(BASE)
+diff: setup ## is the model in reports/ better? against another revision, version or champion: make diff BASE=main
+	@$(BIN)/finsight compare --base $(BASE)
 
 storage: setup ## a development S3 server on 127.0.0.1:9000
 	@$(BIN)/finsight storage

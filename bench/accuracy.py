@@ -8,6 +8,7 @@ Each run is kept with the digest of its recipe, so that a table never mixes reci
 on validation; test rows are looked at once, at the end, and no row of ROWS is chosen by them: the validation macro-F1 stands beside them.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -26,7 +27,6 @@ from finsight.adapters.torch_classifier import TorchClassifier
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1
 from finsight.params.corpora import PhraseBankCorpus, TableCorpus
 from finsight.params.file import Params
-from finsight.pipeline.distillation import key
 from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.train import train
@@ -49,6 +49,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "R-Drop 0.5": {"r_drop": 0.5},
     "FGM 0.5": {"adversarial": 0.5},
     "6 epochs": {"epochs": 6},
+    "batches of 512 tokens": {"batch_tokens": 512},
+    "rate 2e-4": {"lr": 2.0e-4},
+    "rate 5e-5": {"lr": 5.0e-5},
     "no dropout": {"dropout": 0.0},
     "embeddings frozen": {"frozen_layers": 1},
     "3 of 7 levels frozen": {"frozen_layers": 3},
@@ -72,7 +75,8 @@ def prepared(which: str, data: Path, texts: Path | None, params: Params, folder:
     raw, unlabelled, report = folder / "corpus.parquet", folder / "unlabelled.parquet", folder / "report.json"
     readers, without = ({name: bootstrap.reader(name, corpus) for name, corpus in these.items()} for these in (known, other))
     lenient = params.ingest.model_copy(update={"max_quarantined": 0.01})
-    ingest(readers, params.labels, lenient, known, folder / "none.csv", raw, folder / "quarantine.parquet", report, without, unlabelled)
+    every, quarantine = known | other, folder / "quarantine.parquet"
+    ingest(readers, params.labels, lenient, every, folder / "none.csv", raw, quarantine, report, without, unlabelled)
     backbone = bootstrap.backbone(params)
     prepare(raw, unlabelled, params.labels, {}, params.prepare, backbone, bootstrap.token_cache(), folder / "prepared", report)
 
@@ -110,6 +114,7 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
         "macro_f1": float(macro_f1(matrix)),
         "full_agreement": float((predicted == actual)[full].mean()) if full.any() else None,
         "validation_macro_f1": found["validation_macro_f1"],
+        "validation_loss": found["validation_loss"],
         "best_epoch": found["best_epoch"],
         "seconds": round(seconds),
         "device": found["device"],
@@ -121,7 +126,7 @@ def recipe(changes: dict[str, Any]) -> str:
     """The digest of what a run's outcome depends on in params.yaml."""
     params = bootstrap.load_params()
     train = params.train.model_dump(exclude={"seed", "save_every", "launch", "device", "threads"}) | changes
-    return key(sorted(train.items(), key=str), params.prepare)
+    return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
 
 
 def kept() -> list[dict[str, Any]]:

@@ -24,16 +24,16 @@ import torch
 from finsight import bootstrap
 from finsight.domain.metrics import confusion_matrix, macro_f1
 from finsight.modeling.backbone import load_model
-from finsight.modeling.batching import Rows
+from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic, resolve_precision
 from finsight.modeling.inference import predict
-from finsight.modeling.training import Data, Progress, fit
+from finsight.modeling.training import Progress, fit
 from finsight.params.train import TrainParams
-from finsight.pipeline.distillation import fresh
+from finsight.pipeline.fitting import fresh, validation_metrics
 from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.tables import read_rows
-from finsight.pipeline.train import read_data, validation_metrics
+from finsight.pipeline.train import read_data
 from finsight.settings import quiet
 
 BATCH = 32

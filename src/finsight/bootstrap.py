@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finsight.errors import DataError
 from finsight.params import file
 from finsight.params.file import Params, flatten
 from finsight.settings import load_settings
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from finsight.modeling.training import Observer
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
+    from finsight.pipeline.compare import Side
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
     from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
@@ -140,6 +143,39 @@ def bundle_classifier(bundle: Path, graph: str | None = None) -> Classifier:
     from finsight.adapters.onnx_classifier import OnnxClassifier
 
     return OnnxClassifier(bundle, graph)
+
+
+def side(params: Params, name: str) -> Side:
+    """One model of a comparison with its reports.
+
+    :param name: ``workspace``, the number of a model version, an alias (``champion``, ``challenger``), or what DVC knows: a git revision,
+        an experiment.
+    :raises DataError: when there is none of that name.
+    """
+    from finsight.adapters import dvc
+    from finsight.pipeline.compare import PREDICTIONS, REPORTS, read_side
+    from finsight.pipeline.register import CHALLENGER, CHAMPION, INPUTS_ARTIFACT, REPORTS_ARTIFACT
+
+    settings = Path("params.yaml")
+    if name == "workspace":
+        return read_side(name, Path("reports"), settings)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        if name.isdigit() or name in (CHAMPION, CHALLENGER):
+            versions = registry(params).versions()
+            version = next((v for v in versions if name in v.aliases or name == str(v.number)), None)
+            if version is None:
+                there = ", ".join(" ".join([str(v.number), *sorted(v.aliases)]) for v in versions) or "none"
+                raise DataError(f"{name}: no such version of {params.register_.model}; there: {there}")
+            store = tracker(params)
+            for artifact in (REPORTS_ARTIFACT, INPUTS_ARTIFACT):
+                store.fetch(version.run, artifact, folder)
+            name = f"{params.register_.model} version {version.number}"
+        else:
+            dvc.fetch(name, [*(f"reports/{kind}.json" for kind in REPORTS), f"reports/{PREDICTIONS}", str(settings)], folder)
+        if not (folder / PREDICTIONS).exists():
+            raise DataError(f"{name}: it has no reports/{PREDICTIONS}; `dvc repro evaluate` writes it there")
+        return read_side(name, folder, folder / settings)
 
 
 def lineage() -> dict[str, str]:

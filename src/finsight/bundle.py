@@ -11,7 +11,7 @@ from finsight.errors import ArtifactError
 from finsight.files import folder_digest, read_json, sha256, write_json
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Manifest(BaseModel):
@@ -20,13 +20,15 @@ class Manifest(BaseModel):
     :param graphs: format (``onnx-fp32``, …) → file name; the first is the reference.
     :param files: every other file of the bundle → its SHA-256.
     :param polarity: label → place between worst (-1) and best (1); empty where the labels have no order.
+    :param temperature: divides a graph's logits, so that probabilities mean what they say.
+    :param abstain_below: probability from which on the predicted label was right as often as ``evaluate.abstain_precision`` wants.
     :param protocol: what the metrics were measured on (see :mod:`finsight.domain.protocol`).
     :param pad_id: token id that fills short rows; masked, so its value does not move the logits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     labels: Annotated[list[str], Field(min_length=2)]
     max_length: Annotated[int, Field(ge=4)]
     pad_id: int
@@ -37,6 +39,8 @@ class Manifest(BaseModel):
     backbone_sha256: str
     licenses: dict[str, str]
     polarity: dict[str, float]
+    temperature: Annotated[float, Field(gt=0)]
+    abstain_below: Annotated[float, Field(ge=0, le=1)] | None
     protocol: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]

@@ -114,6 +114,54 @@ def tune(trials: int | None, study: Path, prepared: Path) -> None:
 
 
 @main.command()
+@click.option("--predictions", type=PATH, default=Path("reports/predictions.parquet"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@edge
+def metrics(predictions: Path, as_json: bool) -> None:
+    """Compute every number of reports/metrics.json anew from the predictions."""
+    from finsight.params.file import load_params
+    from finsight.pipeline.predictions import measure, read_predictions
+
+    params = load_params()
+    found = measure(read_predictions(predictions), params.polarity, params.evaluate)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        if not name.endswith(("_low", "_high")):
+            limits = f"   {found[f'{name}_low']:.4f} to {found[f'{name}_high']:.4f}" if f"{name}_low" in found else ""
+            click.echo(f"{name:<28}" + (f"{value:>10}" if isinstance(value, int) else f"{value:>10.4f}") + limits)
+
+
+@main.command()
+@click.option(
+    "--base", default="HEAD", show_default=True, help="A git revision, an experiment, a model version's number, champion, challenger."
+)
+@click.option("--new", default="workspace", show_default=True, help="Likewise, or workspace: what lies in reports/.")
+@click.option("--format", "form", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
+@click.option("--output", type=PATH, help="File to write instead of the terminal.")
+@edge
+def compare(base: str, new: str, form: str, output: Path | None) -> None:
+    """Say whether the new model is better, on the same test rows; end with 1 where a gate of params.yaml fails."""
+    from finsight import bootstrap
+    from finsight.errors import GateError
+    from finsight.files import atomic_file
+    from finsight.pipeline.compare import compare
+    from finsight.pipeline.comparison import FORMATS
+
+    params = bootstrap.load_params()
+    found = compare(bootstrap.side(params, base), bootstrap.side(params, new), params.polarity, params.evaluate, params.gates)
+    text = FORMATS[form](found)
+    if output:
+        with atomic_file(output) as partial:
+            partial.write_text(text, encoding="utf-8")
+    else:
+        click.echo(text, nl=False)
+    if found["gates"]:
+        raise GateError("; ".join(found["gates"]))
+
+
+@main.command()
 @click.argument("texts", nargs=-1)
 @click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
 @click.option("--graph", help="Format of the bundle to use; its first by default.")

@@ -85,6 +85,13 @@ class ExperimentTracker(Protocol):
         """Upload files, and folders with all they hold, below ``folder`` of the run's artifacts."""
         ...
 
+    def fetch(self, run: str, folder: str, into: Path) -> None:
+        """Download what lies in ``folder`` of the run's artifacts to the folder ``into``.
+
+        :raises ArtifactError: when the run has nothing there.
+        """
+        ...
+
     def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
         """Tag the run and close it."""
         ...

@@ -8,6 +8,7 @@ import pytest
 from conftest import LABELS, Project, starter_rows
 from finsight.adapters.onnx_classifier import OnnxClassifier
 from finsight.adapters.torch_classifier import TorchClassifier
+from finsight.bundle import read_bundle
 from finsight.domain.metrics import softmax
 from finsight.errors import ArtifactError
 from finsight.ports import Classifier
@@ -55,7 +56,8 @@ def test_the_fp32_graph_is_the_checkpoint(finished: Project) -> None:
     checkpoint = TorchClassifier(finished.root / "models/checkpoint", max_length=128)
     graph = OnnxClassifier(finished.root / "models/bundle", "onnx-fp32")
     texts = TEXTS + HARD
-    np.testing.assert_allclose(graph.logits(texts), checkpoint.logits(texts), atol=1e-4)
+    temperature = read_bundle(finished.root / "models/bundle").temperature
+    np.testing.assert_allclose(graph.logits(texts), checkpoint.logits(texts) / temperature, atol=1e-4)
 
 
 def test_an_unknown_format_is_refused_by_name(finished: Project) -> None:

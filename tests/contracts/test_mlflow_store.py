@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finsight.adapters.mlflow_store import MlflowRegistry, MlflowTracker, connect, shown
-from finsight.errors import ParamsError, UnreachableError
+from finsight.errors import ArtifactError, ParamsError, UnreachableError
 from finsight.ports import ModelVersion
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
@@ -63,7 +63,12 @@ def test_params_metrics_and_files_are_kept(tracker: MlflowTracker, uri: str, tmp
     assert {f.path for f in client.list_artifacts(run, "reports")} == {"reports/b.txt", "reports/folder"}
     target = tmp_path / "down"
     target.mkdir()
-    assert Path(client.download_artifacts(run, "reports/folder/a.txt", str(target))).read_text() == "a"
+    tracker.fetch(run, "reports", target)
+    assert (target / "b.txt").read_text() == "b"
+    assert (target / "folder/a.txt").read_text() == "a"
+    assert sorted(path.name for path in target.iterdir()) == ["b.txt", "folder"]
+    with pytest.raises(ArtifactError, match=f"run {run}: it has no nothing"):
+        tracker.fetch(run, "nothing", target)
 
 
 def test_versions_and_aliases(tracker: MlflowTracker, registry: MlflowRegistry, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clones import Clone, copy_tree, environment
+from clones import BIN, Clone, copy_tree, environment
 from conftest import LOOSE_INT8, Project, starter_rows, write_csv
 from servers import free_port, wait_for
 
@@ -66,6 +67,11 @@ def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clo
             "diff": 3e-05 - 0.01,
         }
         assert "reports/metrics.json" in clone("dvc", "metrics", "diff", "--json", "HEAD")
+        said = clone("finsight", "compare", "--base", "HEAD", "--new", "slow")
+        assert "macro_f1" in said
+        assert re.search(r"train\.lr +0\.01 +3e-05", said)
+        slow, here = (json.loads(clone("finsight", "compare", "--new", new, "--format", "json")) for new in ("slow", "workspace"))
+        assert slow == {**here, "new": "slow"}
         clone("git", "reset", "-q", "--hard")
         clone("dvc", "checkout", "-q")
         clone("dvc", "exp", "apply", "slow")
@@ -73,6 +79,9 @@ def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clo
         assert clone.ran(clone("dvc", "repro")) == ["register"]
         registration = json.loads((clone.root / "reports/registration.json").read_text())
         assert (registration["version"], registration["aliases"]) == (2, ["challenger"])
+        champion = json.loads(clone("finsight", "compare", "--base", "champion", "--format", "json"))
+        assert champion["base"] == "finsight version 1"
+        assert champion["metrics"] == json.loads(clone("finsight", "compare", "--base", "1", "--new", "2", "--format", "json"))["metrics"]
     finally:
         clone("git", "reset", "-q", "--hard")
         clone("dvc", "checkout", "-q")
@@ -101,6 +110,42 @@ def test_a_running_experiment_is_followed_from_another_terminal(clone: Clone) ->
         clone("dvc", "checkout", "-q", "--force")  # the log of the killed run is in no cache
 
 
+def test_the_gates_decide_how_a_comparison_ends(clone: Clone) -> None:
+    try:
+        said = clone("finsight", "compare", "--output", "comment.md", "--format", "markdown")
+        assert said == ""
+        assert "gates passed" in (clone.root / "comment.md").read_text()
+        Project(clone.root, Path()).set(gates__primary="better", gates__at_most={"ece": 0.0})
+        said = clone("make", "diff", "BIN=" + str(BIN), "-o", "setup", ok=False)
+        assert "gate failed: gates.primary: macro_f1 has to be better, it is: no significant difference" in said
+        assert "error: gates.primary" in said
+        assert "gates.at_most.ece: " in said
+    finally:
+        clone("git", "reset", "-q", "--hard")
+        clone("git", "clean", "-qf", "comment.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nosuch", "error: nosuch: no git revision or experiment here"),
+        ("99", "error: 99: no such version of finsight; there: 1 champion"),
+        ("HEAD~1", "error: HEAD~1: its files can't be had: [Errno 2] No storage files available: 'reports/predictions.parquet'"),
+    ],
+)
+def test_what_can_t_be_compared_with_is_one_line(clone: Clone, name: str, says: str) -> None:
+    output = clone("finsight", "compare", "--base", name, ok=False)
+    assert says in output
+    assert "Traceback" not in output
+
+
+def test_metrics_are_computed_anew(clone: Clone) -> None:
+    found = json.loads(clone("finsight", "metrics", "--json"))
+    reported = json.loads((clone.root / "reports/metrics.json").read_text())
+    assert found == {name: value for name, value in reported.items() if name not in ("protocol", "calibration")}
+    assert "macro_f1" in clone("finsight", "metrics")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -115,6 +160,21 @@ def test_a_wrong_parameter_ends_a_temporary_experiment_in_one_line(clone: Clone,
     assert says in output
     assert "Traceback" not in output
     assert clone("git", "status", "--porcelain") == ""
+
+
+def test_a_range_is_queued_and_run(clone: Clone) -> None:
+    try:
+        clone("dvc", "exp", "run", "--queue", "-S", "train.lr=range(0.01,0.03,0.01)")
+        queued = clone("dvc", "queue", "status")
+        assert queued.count("Queued") == 2
+        clone("dvc", "exp", "run", "--run-all", "--jobs", "1")
+        rows = json.loads(clone("dvc", "exp", "show", "--json"))
+        found = [e["revs"][0]["data"] for row in rows for e in row["experiments"] or () if "queue" not in e["revs"][0]["rev"]]
+        rates = [data["params"]["params.yaml"]["data"]["train"]["lr"] for data in found if data]
+        assert {0.01, 0.02} <= set(rates)
+    finally:
+        clone("git", "reset", "-q", "--hard")
+        clone("dvc", "checkout", "-q")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

@@ -83,7 +83,27 @@ def test_metrics_can_be_recomputed_from_the_predictions(finished: Project) -> No
         assert got[f"f1_{LABELS[i]}"] == pytest.approx(f1)
     assert got["accuracy_low"] <= got["accuracy"] <= got["accuracy_high"]
     assert got["macro_f1_low"] <= got["macro_f1"] <= got["macro_f1_high"]
-    assert all(isinstance(value, (int, float)) for name, value in got.items() if name != "protocol")
+    assert all(isinstance(value, (int, float)) for name, value in got.items() if name not in ("protocol", "calibration"))
+
+
+def test_the_temperature_goes_from_validation_into_the_bundle(finished: Project) -> None:
+    from finsight.adapters.onnx_classifier import OnnxClassifier
+    from finsight.adapters.torch_classifier import TorchClassifier
+    from finsight.domain.calibration import temperature
+    from finsight.domain.metrics import softmax
+
+    checkpoint = TorchClassifier(finished.root / "models/checkpoint", 128)
+    validation = pq.read_table(finished.root / "data/prepared/validation.parquet")
+    logits = checkpoint.logits(validation["text"].to_pylist())
+    expected = temperature(validation["label_id"].to_numpy().astype(int), logits)
+    manifest = json.loads((finished.root / "models/bundle/bundle.json").read_text())
+    calibration = finished.json("metrics.json")["calibration"]
+    assert manifest["temperature"] == calibration["temperature"] == pytest.approx(expected, rel=1e-4)
+    assert manifest["abstain_below"] == calibration.get("abstain_below")
+    predicted = pq.read_table(finished.root / "reports/predictions.parquet").to_pydict()
+    served = softmax(OnnxClassifier(finished.root / "models/bundle").logits(predicted["text"]))
+    assert served[:, 0] == pytest.approx(predicted["prob_negative"], abs=1e-4)
+    assert served[:, 0] != pytest.approx(softmax(checkpoint.logits(predicted["text"]))[:, 0], abs=1e-3), "it does something"
 
 
 def test_nothing_pickled_is_written(finished: Project) -> None:

@@ -141,9 +141,11 @@ def test_leaks_of_a_published_split_stay_and_are_told(run, tmp_path: Path) -> No
 
     from finsight.params.evaluate import EvaluateParams
 
-    files = [tmp_path / name for name in ("r.json", "p.parquet", "m.json", "c.csv", "k.csv")]
-    params = EvaluateParams(bootstrap_resamples=100, seed=0, calibration_bins=5)
-    metrics = evaluate(Always(), tmp_path / "out/test.parquet", {"negative": -1.0, "neutral": 0.0, "positive": 1.0}, params, *files)
+    files = [tmp_path / name for name in ("r.json", "p.parquet", "m.json", "plots")]
+    settings = {"primary": "macro_f1", "bootstrap_resamples": 100, "seed": 0, "calibration_bins": 5, "slices": {}, "min_slice_rows": 30}
+    params = EvaluateParams(**settings, abstain_precision=0.9)
+    rows_of = [tmp_path / f"out/{split}.parquet" for split in ("validation", "test")]
+    metrics = evaluate(Always(), *rows_of, {"negative": -1.0, "neutral": 0.0, "positive": 1.0}, params, *files)
     clean = [row for row in splits["test"] if not row["leak"]]
     assert metrics["n_without_leaks"] == len(clean) == metrics["n"] - 3
     assert metrics["accuracy_without_leaks"] == pytest.approx(np.mean([row["label"] == "positive" for row in clean]))

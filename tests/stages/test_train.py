@@ -191,6 +191,13 @@ def test_a_teacher_is_trained_first_and_kept(prepared: Project, copy_of: Callabl
     assert {line["run"] for line in steps(project)} == {"train"}, "what the teachers said is kept"
 
 
+def test_a_teacher_without_further_texts(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    project.set(train__epochs=1, train__teacher=str(project.backbone), train__distillation__epochs=1)
+    assert trained(project)["rows"] == project.json("prepare.json")["splits"]["train"]["rows"]
+    assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["teacher 1", "train"]
+
+
 TOO_LITTLE = """
 import json, resource, sys
 from pathlib import Path

@@ -50,7 +50,7 @@ def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version is 2, this finsight reads 1"),
+        (lambda m: m.update(schema_version=1), "schema_version is 1, this finsight reads 2"),
         (lambda m: m.pop("labels"), "labels: Field required"),
         (lambda m: m.update(more=1), "more: Extra inputs are not permitted"),
         (lambda m: m["files"].update({"../evil": "0" * 64}), "'../evil' leaves the bundle's folder"),

@@ -13,7 +13,7 @@ from conftest import LABELS, shipped_params
 from finsight.domain.labels import confidence, targets
 from finsight.errors import ParamsError, StoppedError
 from finsight.modeling.backbone import load_model
-from finsight.modeling.batching import Rows
+from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
 from finsight.modeling.dropout import CheapDropout, cheapen_dropout
 from finsight.modeling.frozen import FrozenLayers
@@ -21,9 +21,9 @@ from finsight.modeling.inference import predict
 from finsight.modeling.losses import Push, hooked, soft_cross_entropy
 from finsight.modeling.optimisation import average, parameter_groups, share_of_peak
 from finsight.modeling.resume import Keeper
-from finsight.modeling.training import Data, Fitted, Progress, fit
+from finsight.modeling.training import Fitted, Progress, fit
 from finsight.params.train import TrainParams
-from finsight.pipeline.train import validation_metrics
+from finsight.pipeline.fitting import validation_metrics
 
 SHIPPED = YAML(typ="safe").load(shipped_params())["train"]
 RECIPE: dict[str, Any] = {

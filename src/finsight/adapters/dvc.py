@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from finsight.errors import FinsightError
+from finsight.errors import DataError, FinsightError
 
 # What a model is made of; each stands in dvc.lock under the stage that wrote it.
 TRACED = ("data/raw/corpus.parquet", "data/prepared", "models/checkpoint", "models/bundle")
@@ -30,3 +31,30 @@ def run(*arguments: str, cwd: Path) -> None:
     """
     if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=cwd).returncode:
         raise FinsightError(f"`dvc {' '.join(arguments)}` failed; its own message stands above")
+
+
+def fetch(revision: str, paths: Sequence[str], folder: Path) -> None:
+    """Copy files of a git revision or an experiment into a folder, those that DVC keeps among them, from its cache or a remote.
+
+    A file that the revision does not have is left out.
+
+    :raises DataError: when there is no such revision, or no place has the content of a file.
+    """
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.scm import RevError
+    from scmrepo.exceptions import SCMError
+
+    try:
+        files = DVCFileSystem(".", rev=revision)
+        _ = files.repo  # opened when it is asked for; `exists` takes an unknown revision for one without files
+        for path in paths:
+            if files.exists(path):
+                files.get_file(path, str(folder / Path(path).name))
+    except (SCMError, RevError):
+        raise DataError(f"{revision}: no git revision or experiment here; `git branch -a` and `dvc exp show` list them") from None
+    except (DvcException, OSError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(
+            f"{revision}: its files can't be had: {said}; `dvc push` or `make push` where they are, then `dvc fetch -A`"
+        ) from None

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import requests
@@ -23,14 +24,19 @@ from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import SQLAlchemyError
 
 from finsight.adapters.network import no_answer
-from finsight.errors import ParamsError, UnreachableError
+from finsight.errors import ArtifactError, ParamsError, UnreachableError
 from finsight.files import atomic_file
 from finsight.pipeline.tracking import BUNDLE_TAG, STATE_TAG
 from finsight.ports import ModelVersion
 
 SAMPLED = 10  # seconds between two samples of the system's use
 # MLflow would try for minutes; a person waits for the answer here. What the user has set stays.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 def shown(uri: str) -> str:
@@ -153,6 +159,14 @@ class MlflowTracker:
                     self._client.log_artifacts(run, str(path), f"{folder}/{path.name}")
                 else:
                     self._client.log_artifact(run, str(path), folder)
+
+    def fetch(self, run: str, folder: str, into: Path) -> None:
+        """See :class:`finsight.ports.ExperimentTracker`."""
+        with _reachable(self._uri), TemporaryDirectory(dir=into.parent) as made:
+            if not self._client.list_artifacts(run, folder):
+                raise ArtifactError(f"run {run}: it has no {folder}; `dvc repro register` sends it, where the model was made")
+            for path in Path(self._client.download_artifacts(run, folder, made)).iterdir():
+                path.rename(into / path.name)
 
     def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""

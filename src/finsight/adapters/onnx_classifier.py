@@ -29,7 +29,7 @@ class OnnxClassifier:
         name = graph or next(iter(manifest.graphs))
         if name not in manifest.graphs:
             raise ArtifactError(f"{bundle}: no format {name!r}; the bundle has {', '.join(manifest.graphs)}")
-        self._labels = manifest.labels
+        self._labels, self._temperature = manifest.labels, manifest.temperature
         self._pad_id = manifest.pad_id
         self._tokenizer = Tokenizer.from_file(str(bundle / manifest.tokenizer))
         self._tokenizer.no_padding()
@@ -44,10 +44,10 @@ class OnnxClassifier:
         return self._labels
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """See :class:`finsight.ports.Classifier`."""
+        """See :class:`finsight.ports.Classifier`; divided by the bundle's temperature."""
         ids = [np.asarray(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(list(texts))]
         out = np.zeros((len(texts), len(self._labels)), dtype=np.float32)
         for rows in batches(np.array([len(row) for row in ids], dtype=np.int64), BATCH_TOKENS):
             tokens, mask = collate([ids[i] for i in rows], self._pad_id)
             out[rows] = self._session.run(["logits"], {"input_ids": tokens, "attention_mask": mask})[0]  # (b, k)
-        return out
+        return out / np.float32(self._temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import IO, Any, Self
 from tqdm import tqdm
 
 from finsight.modeling.training import Progress
+
+# Seconds between two drawings: a log keeps each, a terminal the last.
+EVERY = 0.1 if sys.stderr.isatty() else 10.0
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def row_bars() -> Iterator[Callable[[str, int], None]]:
 
         def progress(what: str, rows: int) -> None:
             if what not in shown:
-                shown[what] = bars.enter_context(tqdm(unit=" rows", desc=what, delay=1, dynamic_ncols=True))
+                shown[what] = bars.enter_context(tqdm(unit=" rows", desc=what, delay=1, dynamic_ncols=True, mininterval=EVERY))
             shown[what].update(rows)
 
         yield progress
@@ -44,7 +48,8 @@ class ProgressBar:
             self.__exit__()
             # A run that goes on begins where it was stopped: what was done before must not count for the rate.
             first = progress.step - 1 if progress.step < progress.steps else 0
-            bar = self._bar = tqdm(total=progress.steps, initial=first, unit="step", desc=progress.name or "train", dynamic_ncols=True)
+            shown: dict[str, Any] = {"unit": "step", "desc": progress.name or "train", "dynamic_ncols": True, "mininterval": EVERY}
+            bar = self._bar = tqdm(total=progress.steps, initial=first, **shown)
             self._name = progress.name
         bar.set_postfix(epoch=f"{progress.epoch}/{progress.epochs}", loss=f"{progress.loss:.3f}", refresh=False)
         bar.update(progress.step - bar.n)

@@ -1,12 +1,17 @@
-"""Whether a probability means what it says."""
+"""Whether a probability means what it says, and what to do where it does not."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from finsight.domain.metrics import Floats, Ints
+from finsight.domain.metrics import Floats, Ints, nll, softmax
+from finsight.domain.scores import equal_width
+
+# Where a temperature is looked for; a fit that ends at a limit says that the model is beyond repair by one number.
+COLDEST, HOTTEST = 0.05, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +27,8 @@ class Bin:
 
 def reliability(actual: Ints, probs: Floats, bins: int) -> list[Bin]:
     """Equal-width bins over the confidence of the predicted label; empty bins are left out."""
-    confidence = probs.max(axis=1)
-    correct = probs.argmax(axis=1) == actual
-    edges = np.linspace(0, 1, bins + 1)
-    index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == actual
+    edges, index = np.linspace(0, 1, bins + 1), equal_width(confidence, bins)
     found = []
     for i in range(bins):
         rows = index == i
@@ -34,9 +37,48 @@ def reliability(actual: Ints, probs: Floats, bins: int) -> list[Bin]:
     return found
 
 
-def ece(actual: Ints, probs: Floats, bins: int) -> float:
-    """Expected calibration error in [0, 1]: mean gap between confidence and accuracy over equal-width bins.
+def temperature(actual: Ints, logits: NDArray[np.floating]) -> float:
+    """The number that divides the logits so that their log loss is least; above 1 the model was too sure of itself.
 
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
+    The loss has one minimum in the inverse of the temperature, in which it is convex, so that golden-section search over it finds it.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", §4.2.
+
+    :param actual: label indices (n,) of rows that the model has not learned from.
+    :param logits: (n, k).
     """
-    return float(sum(b.n * abs(b.confidence - b.accuracy) for b in reliability(actual, probs, bins)) / len(actual))
+    golden = (5**0.5 - 1) / 2
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    for _ in range(80):
+        span = golden * (high - low)
+        a, b = high - span, low + span
+        if nll(actual, softmax(logits * a)) < nll(actual, softmax(logits * b)):
+            high = b
+        else:
+            low = a
+    return 2 / (low + high)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What is left when rows below ``threshold`` of confidence are not answered: their share, and the accuracy on them."""
+
+    threshold: float
+    coverage: float
+    accuracy: float
+
+
+def risk_coverage(actual: Ints, probs: Floats) -> list[Coverage]:
+    """From the surest row alone to all rows, one entry for each confidence that occurs.
+
+    Source: El-Yaniv & Wiener 2010, "On the Foundations of Noise-free Selective Classification".
+    """
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == actual
+    order = np.argsort(-confidence, kind="stable")
+    ordered, right = confidence[order], np.cumsum(correct[order])
+    ends = np.flatnonzero(np.diff(ordered, append=-1.0))  # rows of equal confidence are answered together
+    return [Coverage(float(ordered[i]), (i + 1) / len(ordered), float(right[i] / (i + 1))) for i in ends]
+
+
+def abstain_below(curve: list[Coverage], precision: float) -> Coverage | None:
+    """The least confidence from which on answers reach a precision, with what is left then; None where none does."""
+    return max((point for point in curve if point.accuracy >= precision), key=lambda point: point.coverage, default=None)

@@ -28,6 +28,22 @@ class Rows:
         return len(self.ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is learned and what chooses the epoch.
+
+    :param targets: probabilities (n, k) that the training rows are to get.
+    :param weights: weight of each training row's loss (n,).
+    :param pad_id: token that fills a batch's shorter rows.
+    """
+
+    train: Rows
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    validation: Rows
+    pad_id: int
+
+
 def batches(lengths: NDArray[np.int64], budget: int, rng: np.random.Generator | None = None) -> list[NDArray[np.int64]]:
     """Row indices of each batch; a batch's rows times its longest row stay within ``budget`` tokens.
 

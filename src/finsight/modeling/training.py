@@ -14,14 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finsight.errors import ParamsError, StoppedError
-from finsight.modeling.batching import Rows, batches, collate
+from finsight.modeling.batching import Data, batches
 from finsight.modeling.device import Hardware
 from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, local, shard, whole
 from finsight.modeling.dropout import cheapen_dropout
-from finsight.modeling.frozen import FrozenLayers
-from finsight.modeling.inference import predict, to_device
-from finsight.modeling.losses import Push, soft_cross_entropy
-from finsight.modeling.optimisation import ABOVE, average, freeze, frozen_at, level, parameter_groups, share_of_peak, swap
+from finsight.modeling.gradients import Gradients
+from finsight.modeling.inference import predict
+from finsight.modeling.optimisation import ABOVE, average, level, parameter_groups, share_of_peak, swap
 from finsight.modeling.resume import Keeper
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
@@ -50,22 +49,6 @@ class Progress:
     loss: float
     metrics: dict[str, float]
     name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What is learned and what chooses the epoch.
-
-    :param targets: probabilities (n, k) that the training rows are to get.
-    :param weights: weight of each training row's loss (n,).
-    :param pad_id: token that fills a batch's shorter rows.
-    """
-
-    train: Rows
-    targets: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    validation: Rows
-    pad_id: int
 
 
 Observer = Callable[[Progress], None]
@@ -151,7 +134,7 @@ class _Run:
         if recipe.frozen_layers >= levels:
             raise ParamsError(f"train.frozen_layers: got {recipe.frozen_layers}, expected less than {levels}, the levels of this backbone")
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.hardware.dtype == torch.float16)
+        self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
         lengths = np.array([len(row) for row in self.data.train.ids], dtype=np.int64)
         a_step = recipe.accumulation * self.world.size
         # A step's batches go to the processes in turn; what is missing in the last step is made up by batches that weigh nothing.
@@ -160,8 +143,6 @@ class _Run:
             for epoch in (batches(lengths, recipe.batch_tokens, np.random.default_rng([recipe.seed, e])) for e in range(recipe.epochs))
         ]
         self.steps = sum(len(epoch) for epoch in self.plan)
-        self.frozen: FrozenLayers | None = None
-        self.total = torch.zeros((), device=device)  # the epoch's summed loss in this process
 
     def fit(
         self,
@@ -173,7 +154,7 @@ class _Run:
         begun = self._restore()
         restored(self.history)
         for epoch in range(begun, self.recipe.epochs):
-            self._begin(epoch)
+            self.gradients.begin(epoch, self.plan[epoch][0][0])
             first = sum(len(steps) for steps in self.plan[:epoch])
             rows = np.cumsum([sum(map(len, step)) for step in self.plan[epoch]]).tolist()  # done after each step of the epoch
             before = rows[self.step - first - 1] if self.step > first else 0
@@ -196,23 +177,11 @@ class _Run:
             fill(weight.data, kept)
         return Fitted(self.best_epoch, self.history, self.rows)
 
-    def _begin(self, epoch: int) -> None:
-        """Set what learns in this epoch."""
-        layers = frozen_at(self.recipe, epoch)
-        freeze(self.model, layers)
-        self.model.train()
-        if not layers:
-            self.frozen = None
-        elif self.frozen is None or layers != frozen_at(self.recipe, epoch - 1):
-            found = FrozenLayers(self.model, layers)
-            self.frozen = found if not self.world.sharded and found.fits(*self._batch(self.plan[epoch][0][0])) else None
-            if self.frozen:
-                self.frozen.keep(self.data.train.ids, self.data.pad_id, 4 * self.recipe.batch_tokens, self.hardware)
-
     def _learn(self, epoch: int, number: int) -> None:
         """One step of the optimiser."""
         steps = self.plan[epoch]
         rows_a_step = len(self.data.train) / len(steps)
+        scale = (self.world.size if self.world.sharded else 1) / rows_a_step  # FSDP takes the mean over the processes, we mean the sum
         mine = steps[number][self.world.rank :: self.world.size]
         for turn in range(self.recipe.accumulation):
             rows, weight = (mine[turn], 1.0) if turn < len(mine) else (steps[number][0], 0.0)
@@ -221,7 +190,7 @@ class _Run:
             # Dropout follows from where the batch stands, not from what was drawn before it.
             at = np.random.SeedSequence([self.recipe.seed, self.step, self.world.rank + turn * self.world.size])
             torch.manual_seed(int(at.generate_state(1, np.uint64)[0] >> 1))
-            self._backward(rows, weight, rows_a_step)
+            self.gradients.add(rows, weight, scale)
         learning = [weight for weight in self.weights if weight.requires_grad]
         if not self.world.sharded and self.world.size > 1:
             for parameter in learning:
@@ -230,55 +199,18 @@ class _Run:
         share = share_of_peak(self.step, self.steps, self.recipe.schedule, self.recipe.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
-        self.scaler.unscale_(self.optimizer)
+        self.gradients.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(learning, self.recipe.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.gradients.scaler.step(self.optimizer)
+        self.gradients.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
         average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
 
-    def _backward(self, rows: NDArray[np.int64], weight: float, rows_a_step: float) -> None:
-        """Add the gradients of a batch, and of the same batch pushed against them if the recipe says so."""
-        tokens, mask = self._batch(rows)
-        target, weights = to_device(self.hardware.device, self.data.targets[rows], np.float32(weight) * self.data.weights[rows])
-        with self.hardware.autocast():
-            hidden = self.frozen.hidden(rows, tokens, mask) if self.frozen else None
-        passes = 2 if self.recipe.r_drop else 1
-        # FSDP takes the mean over the processes, we mean the sum.
-        scale = (self.world.size if self.world.sharded else 1) / rows_a_step / (2 if self.recipe.adversarial else 1)
-
-        def descend() -> torch.Tensor:
-            with self.hardware.autocast():
-                logits = self._logits(tokens.repeat(passes, 1), mask.repeat(passes, 1), hidden)  # (passes * b, k)
-            loss = soft_cross_entropy(logits, target, weights, self.recipe.r_drop)
-            self.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
-        if self.recipe.adversarial:
-            push = Push(self.model, self.recipe.adversarial)
-            with push.watched():
-                self.total += descend()
-            with push.pushed():
-                descend()
-        else:
-            self.total += descend()
-
-    def _logits(self, tokens: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
-        if hidden is None or self.frozen is None:
-            found: torch.Tensor = self.model(input_ids=tokens, attention_mask=mask).logits
-        else:
-            with self.frozen.replaced(hidden.repeat(len(tokens) // len(hidden), 1, 1)):
-                found = self.model(input_ids=tokens, attention_mask=mask).logits
-        return found
-
-    def _batch(self, rows: NDArray[np.int64]) -> list[torch.Tensor]:
-        return to_device(self.hardware.device, *collate([self.data.train.ids[i] for i in rows], self.data.pad_id))
-
     def _report(self, epoch: int, rows: int, observers: Sequence[Observer]) -> None:
         """Tell the observers the loss so far."""
-        total = self.total.clone()
+        total = self.gradients.total.clone()
         add_up(self.world, [total])
         self.loss = total.item() / rows
         if not math.isfinite(self.loss):
@@ -295,7 +227,7 @@ class _Run:
         swap(self.averages, self.weights)
         logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
         metrics = measure(logits, data.validation.labels)
-        self.total.zero_()
+        self.gradients.total.zero_()
         self.history.append({"epoch": epoch + 1, "train_loss": self.loss} | {f"validation_{k}": v for k, v in metrics.items()})
         if not self.best or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
             self.best_epoch, self.best = epoch + 1, [whole(weight.detach()).to("cpu", copy=True) for weight in self.weights]
@@ -306,15 +238,15 @@ class _Run:
         """All tensors of the state that are filled in place, by kind; moments where the optimiser has them."""
         states = [self.optimizer.state[weight] for weight in self.weights if weight in self.optimizer.state]
         moments = {key: [state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq")}
-        return {"weights": [w.data for w in self.weights], "averages": self.averages, "total": [self.total], **moments}
+        return {"weights": [w.data for w in self.weights], "averages": self.averages, "total": [self.gradients.total], **moments}
 
     def _save(self, epoch: int) -> None:
         if not self.keeper:
             return
-        add_up(self.world, [self.total])  # the first process's sum goes on for all
+        add_up(self.world, [self.gradients.total])  # the first process's sum goes on for all
         tensors = {f"{kind}.{i}": whole(tensor) for kind, found in self._tensors().items() for i, tensor in enumerate(found)}
         if not self.world.first:
-            self.total.zero_()
+            self.gradients.total.zero_()
             return
         stepped = [i for i, weight in enumerate(self.weights) if weight in self.optimizer.state]
         notes = {
@@ -326,7 +258,7 @@ class _Run:
             "stepped": stepped,
         }
         kept = {f"best.{i}": tensor for i, tensor in enumerate(self.best)}
-        self.keeper.save({**tensors, **kept}, {**notes, "scaler": self.scaler.state_dict()})
+        self.keeper.save({**tensors, **kept}, {**notes, "scaler": self.gradients.scaler.state_dict()})
 
     def _restore(self) -> int:
         """Go on where a killed run stopped, if there was one; the epoch to begin with (from 0)."""
@@ -342,9 +274,9 @@ class _Run:
             for i, tensor in enumerate(mine):
                 fill(tensor, tensors[f"{kind}.{i}"])
         if not self.world.first:
-            self.total.zero_()
+            self.gradients.total.zero_()
         self.step, self.loss = notes["step"], notes["loss"]
         self.best_epoch, self.history = notes["best_epoch"], notes["history"]
         self.best = [tensors[f"best.{i}"] for i in range(len(self.weights))] if self.best_epoch else []
-        self.scaler.load_state_dict(notes["scaler"])
+        self.gradients.scaler.load_state_dict(notes["scaler"])
         return int(notes["epoch"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
@@ -17,6 +17,7 @@ from finsight.params.base import Section
 from finsight.params.corpora import AnyCorpus
 from finsight.params.evaluate import EvaluateParams
 from finsight.params.export import ExportParams
+from finsight.params.gates import GateParams
 from finsight.params.ingest import IngestParams
 from finsight.params.prepare import PrepareParams
 from finsight.params.register import RegisterParams
@@ -40,6 +41,7 @@ class Params(Section):
     train: TrainParams
     tune: TuneParams
     evaluate: EvaluateParams
+    gates: GateParams
     export: ExportParams
     register_: RegisterParams = Field(alias="register")  # ABCMeta has a method of that name
 
@@ -80,6 +82,8 @@ class Params(Section):
             raise ValueError(f"prepare.split.held_out: {unknown} are not in ingest.corpora {self.ingest.corpora}")
         if self.prepare.split.held_out and set(self.prepare.split.held_out) == set(self.ingest.corpora):
             raise ValueError("prepare.split.held_out: every corpus of ingest.corpora is held out, expected one for training")
+        if self.evaluate.primary == "ordinal_error" and not self.polarity:
+            raise ValueError("evaluate.primary: ordinal_error needs polarity, which is empty")
         if ungated := [f for f in self.export.formats if f not in self.export.gates]:
             raise ValueError(f"export.gates: no limits for {ungated}")
         return self
@@ -90,6 +94,24 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
     :raises ParamsError: on the first key that is unknown, missing, of the wrong type or in contradiction to another.
     """
+    content = _read(path)
+    try:
+        return Params.model_validate(content)
+    except ValidationError as invalid:
+        errors = invalid.errors()
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise ParamsError(f"{path}: {_describe(errors[0])}{more}") from None
+
+
+def read_flat(path: Path) -> dict[str, Any]:
+    """The dotted keys and values of a params.yaml, which may be of another version of this project.
+
+    :raises ParamsError: when it is no mapping in YAML.
+    """
+    return dict(_leaves("", _read(path)))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,12 +120,15 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping):
         raise ParamsError(f"{path}: got {type(content).__name__}, expected a mapping of sections")
-    try:
-        return Params.model_validate(content)
-    except ValidationError as invalid:
-        errors = invalid.errors()
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise ParamsError(f"{path}: {_describe(errors[0])}{more}") from None
+    return content
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and not prefix.endswith((".label_map", ".packages")):  # their keys are no names of ours
+        for key, inner in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
+    else:
+        yield prefix, value
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -139,18 +164,8 @@ def _allowed(location: tuple[int | str, ...]) -> list[str]:
 
 def flatten(params: Params) -> dict[str, str]:
     """Dotted keys and values, for a tracker; of the corpora and backbones only those in use."""
-    content = params.model_dump(by_alias=True, exclude={"tune"})
+    content = params.model_dump(by_alias=True, exclude={"tune", "gates"})
     content["corpora"] = {name: content["corpora"][name] for name in (*params.ingest.corpora, *params.ingest.unlabelled)}
     used = (params.train.backbone, params.train.teacher)
     content["backbones"] = {name: b for name, b in content["backbones"].items() if name in used}
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and not prefix.endswith((".label_map", ".packages")):  # their keys are no names of ours
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = str(value)
-
-    walk("", content)
-    return flat
+    return {key: str(value) for key, value in _leaves("", content)}

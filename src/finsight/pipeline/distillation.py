@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from finsight.domain.metrics import softmax
-from finsight.files import sha256
-from finsight.modeling.backbone import load_model, load_tokenizer, longest_text
-from finsight.modeling.batching import Rows
+from finsight.modeling.backbone import load_tokenizer, longest_text
+from finsight.modeling.batching import Data, Rows
 from finsight.modeling.inference import predict
 from finsight.modeling.tokens import TextTokenizer
-from finsight.modeling.training import Data
 from finsight.params.train import TrainParams
 from finsight.pipeline.words import encode
 
@@ -85,18 +80,6 @@ def mixed(data: Data, unlabelled: Sequence[NDArray[np.int32]], probs: NDArray[np
     rows = Rows([*data.train.ids, *unlabelled], np.concatenate([data.train.labels, probs[n:].argmax(axis=1).astype(np.int64)]))
     weights = np.concatenate([data.weights, np.ones(m, dtype=np.float32)])
     return Data(rows, targets, weights, data.validation, data.pad_id)
-
-
-def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torch.device) -> Any:
-    """A model of a backbone with a new head, from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
-    return load_model(folder, labels, "eager" if device.type == "cpu" else "sdpa", new_head=True, dropout=recipe.dropout)
-
-
-def key(*parts: object) -> str:
-    """A digest of what a result depends on: these, and the code and the numbers' format that it comes from."""
-    code = [sha256(path) for path in sorted((Path(__file__).parents[1] / "modeling").glob("*.py"))]
-    return hashlib.sha256(repr((parts, code, torch.__version__, torch.get_num_threads())).encode()).hexdigest()[:24]
 
 
 def _encode(encoder: TextTokenizer, texts: pa.ChunkedArray) -> list[NDArray[np.int32]]:

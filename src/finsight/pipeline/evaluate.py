@@ -2,91 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from finsight.domain.calibration import ece, reliability
-from finsight.domain.metrics import accuracy, confusion_matrix, headline, macro_f1, ordinal_error, softmax
-from finsight.domain.significance import bootstrap_interval
-from finsight.errors import DataError
-from finsight.files import atomic_file, read_json, write_json
+from finsight.domain.calibration import abstain_below, reliability, risk_coverage, temperature
+from finsight.domain.metrics import softmax
+from finsight.domain.scores import measured
+from finsight.files import read_json, write_json
 from finsight.params.evaluate import EvaluateParams
+from finsight.pipeline.predictions import Predictions, measure, predictions, write_predictions
 from finsight.pipeline.tables import read_table, write_csv
 
 if TYPE_CHECKING:
     from finsight.ports import Classifier
 
+CONFUSION, RELIABILITY, COVERAGE = "confusion.csv", "reliability.csv", "coverage.csv"
+
 
 def evaluate(
     classifier: Classifier,
+    validation: Path,
     test: Path,
     polarity: Mapping[str, float],
     params: EvaluateParams,
     prepare_report: Path,
-    predictions: Path,
+    scored: Path,
     report: Path,
-    confusion: Path,
-    calibration: Path,
+    plots: Path,
 ) -> dict[str, Any]:
-    """Score the test rows; write each prediction, the metrics and the data of two plots; return what ``report`` says.
+    """Calibrate on validation and score the test rows; write each prediction, the metrics and the data of three plots.
 
     :param polarity: label → place between worst and best, for the ordinal error; empty where labels have no order.
     :param prepare_report: where the protocol stands, which the metrics repeat: a score means nothing without it.
+    :param scored: Parquet file of the predictions.
+    :param plots: folder of the plots' data.
+    :returns: what ``report`` says.
     """
-    table = read_table(test)
-    labels = list(classifier.labels)
-    actual = label_indices(test, table["label"].to_pylist(), labels)
-    probs = softmax(classifier.logits(table["text"].to_pylist()))
-    predicted = [labels[i] for i in probs.argmax(axis=1)]
-    columns = {name: table[name] for name in ("id", "hash", "corpus", "agreement", "leak", "near_group", "text", "label")}
-    columns |= {"predicted": predicted} | {f"prob_{label}": probs[:, i] for i, label in enumerate(labels)}
-    with atomic_file(predictions) as partial:
-        pq.write_table(pa.table(columns), partial)
-
-    matrix = confusion_matrix(actual, probs.argmax(axis=1), len(labels))
-    content = headline(actual, probs, labels)
-    content["ece"] = ece(actual, probs, params.calibration_bins)
-    for name, statistic in (("accuracy", accuracy), ("macro_f1", macro_f1)):
-        low, high = bootstrap_interval(statistic, matrix, params.bootstrap_resamples, params.seed)
-        content |= {f"{name}_low": low, f"{name}_high": high}
-    if polarity:
-        content["ordinal_error"] = ordinal_error(actual, probs.argmax(axis=1), [polarity[label] for label in labels])
-    content |= _subsets(table, actual, probs.argmax(axis=1), len(labels))
+    (seen, seen_logits), (raw, logits) = (_ask(classifier, path) for path in (validation, test))
+    heat = temperature(seen.actual, seen_logits)
+    found = replace(raw, probs=softmax(logits / heat))
+    write_predictions(scored, found)
+    content: dict[str, Any] = measure(found, polarity, params)
+    content["calibration"] = _calibration(heat, replace(seen, probs=softmax(seen_logits / heat)), raw, found, params)
     content["protocol"] = read_json(prepare_report, "dvc repro prepare")["protocol"]
-    write_csv(confusion, [{"actual": a, "predicted": p} for a, p in zip(table["label"].to_pylist(), predicted, strict=True)])
-    bins = reliability(actual, probs, params.calibration_bins)
-    write_csv(calibration, [{"confidence": b.confidence, "accuracy": b.accuracy, "rows": b.n} for b in bins])
+    names = zip(found.table["label"].to_pylist(), (found.labels[i] for i in found.predicted), strict=True)
+    write_csv(plots / CONFUSION, [{"actual": actual, "predicted": predicted} for actual, predicted in names])
+    bins = reliability(found.actual, found.probs, params.calibration_bins)
+    write_csv(plots / RELIABILITY, [{"confidence": b.confidence, "accuracy": b.accuracy, "rows": b.n} for b in bins])
+    curve = risk_coverage(found.actual, found.probs)
+    write_csv(plots / COVERAGE, [{"coverage": p.coverage, "accuracy": p.accuracy, "threshold": p.threshold} for p in curve])
     write_json(report, content)
     return content
 
 
-def label_indices(path: Path, names: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Indices (n,) of label names.
+def _ask(classifier: Classifier, path: Path) -> tuple[Predictions, NDArray[np.float32]]:
+    """What a model says of the rows of a file, and its logits."""
+    table = read_table(path)
+    logits = classifier.logits(table["text"].to_pylist())
+    return predictions(path, table, list(classifier.labels), softmax(logits)), logits
 
-    :raises DataError: when a name is not a label of the model.
+
+def _calibration(heat: float, seen: Predictions, raw: Predictions, found: Predictions, params: EvaluateParams) -> dict[str, float]:
+    """The temperature, what it changed on the test rows, and from which probability on answers are right as often as is wanted.
+
+    :param seen: the calibrated predictions for validation, which choose the threshold.
+    :param raw: the uncalibrated ones for the test rows; ``found``: the calibrated ones.
     """
-    if unknown := sorted(set(names) - set(labels)):
-        raise DataError(f"{path}: labels {unknown} are unknown to the model, which has {list(labels)}; run `dvc repro` so that both agree")
-    return np.array([labels.index(name) for name in names], dtype=np.int64)
-
-
-def _subsets(table: pa.Table, actual: np.ndarray, predicted: np.ndarray, k: int) -> dict[str, float]:
-    """The metrics once more without the rows that leak, and on those that all annotators agreed on, where there are such rows.
-
-    Accuracy at full agreement is never to be compared with one on all rows.
-    """
-    found: dict[str, float] = {}
-    clean = np.array([leak is None for leak in table["leak"].to_pylist()])
-    if clean.any() and not clean.all():
-        matrix = confusion_matrix(actual[clean], predicted[clean], k)
-        found |= {"n_without_leaks": int(clean.sum())}
-        found |= {"accuracy_without_leaks": float(accuracy(matrix)), "macro_f1_without_leaks": float(macro_f1(matrix))}
-    agreed = np.array([agreement == 100 for agreement in table["agreement"].to_pylist()])
-    if agreed.any():
-        found |= {"n_full_agreement": int(agreed.sum()), "accuracy_full_agreement": float((actual == predicted)[agreed].mean())}
-    return found
+    before = measured(raw.statistics({}, params.calibration_bins), len(raw.actual))
+    content = {"temperature": heat} | {f"{name}_before": before[name] for name in ("nll", "brier", "ece", "adaptive_ece")}
+    wanted = abstain_below(risk_coverage(seen.actual, seen.probs), params.abstain_precision)
+    if wanted is None:
+        return content
+    answered = found.probs.max(axis=1) >= wanted.threshold
+    content |= {"abstain_below": wanted.threshold, "coverage": float(answered.mean())}
+    right = (found.predicted == found.actual)[answered]
+    return content | ({"accuracy_answered": float(right.mean())} if answered.any() else {})

@@ -52,7 +52,8 @@ def export(
     backbone = read_json(prepare_report, "dvc repro prepare")["backbone"]
     metrics = read_json(metrics_report, "dvc repro evaluate")
     texts = read_table(test)["text"].to_pylist()
-    expected = softmax(reference.logits(texts))
+    calibration = metrics["calibration"]
+    expected = softmax(reference.logits(texts) / calibration["temperature"])
     measured: dict[str, Any] = {}
     failures: list[str] = []
     with atomic_folder(bundle) as partial, full_disk_is_oserror():
@@ -74,6 +75,8 @@ def export(
             backbone_sha256=backbone["sha256"],
             licenses={f"corpus {name}": license_ for name, license_ in licenses.items()} | {"backbone": backbone["license"]},
             polarity=dict(polarity),
+            temperature=calibration["temperature"],
+            abstain_below=calibration.get("abstain_below"),
             protocol=metrics["protocol"],
             metrics={name: metrics[name] for name in ("accuracy", "macro_f1", "n")},
             files=file_digests(partial),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from finsight.ports import ExperimentTracker, ModelRegistry, ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-BUNDLE_ARTIFACT = "bundle"
+BUNDLE_ARTIFACT, REPORTS_ARTIFACT, INPUTS_ARTIFACT = "bundle", "reports", "inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,11 @@ def _complete_run(tracker: ExperimentTracker, evidence: Evidence, settings: Mapp
     checkpoint = str(read_json(evidence.train, "dvc repro train").get("checkpoint_sha256", ""))
     run = tracker.find({CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED}) or _rebuild_run(tracker, evidence, settings, checkpoint)
     metrics = read_json(evidence.metrics, "dvc repro evaluate")
-    tracker.log_metrics(run, {f"test_{name}": float(value) for name, value in metrics.items() if isinstance(value, int | float)})
+    numbers = metrics | {f"calibration_{name}": value for name, value in metrics.get("calibration", {}).items()}
+    tracker.log_metrics(run, {f"test_{name}": float(value) for name, value in numbers.items() if isinstance(value, int | float)})
     tracker.log_files(run, sorted(p for p in evidence.bundle.iterdir()), BUNDLE_ARTIFACT)
-    tracker.log_files(run, evidence.reports, "reports")
-    tracker.log_files(run, [path for path in evidence.inputs if path.exists()], "inputs")
+    tracker.log_files(run, evidence.reports, REPORTS_ARTIFACT)
+    tracker.log_files(run, [path for path in evidence.inputs if path.exists()], INPUTS_ARTIFACT)
     # The tags come last: a run that carries them is complete.
     tracker.finish(run, {**tags, CHECKPOINT_TAG: checkpoint, BUNDLE_TAG: digest, STATE_TAG: REGISTERED})
     return run

@@ -35,6 +35,7 @@ def as_text(found: dict[str, Any]) -> str:
         f"  test macro-F1   {_interval(metrics, 'macro_f1')}",
         f"  protocol        {in_words(metrics['protocol'])}",
     ]
+    lines.append(f"  calibration     {_calibration(metrics)}")
     if "n_without_leaks" in metrics:
         lines.append(
             f"  without leaks   accuracy {metrics['accuracy_without_leaks']:.3f}, macro-F1 {metrics['macro_f1_without_leaks']:.3f} "
@@ -72,6 +73,15 @@ def as_markdown(found: dict[str, Any]) -> str:
             f"| {m['max_abs_diff']:.1e} | {m['label_flip_rate']:.2%} |"
         )
     return "\n".join(lines)
+
+
+def _calibration(metrics: dict[str, Any]) -> str:
+    found = metrics["calibration"]
+    said = f"error {found['ece_before']:.3f} → {metrics['ece']:.3f} at temperature {found['temperature']:.2f}"
+    if "accuracy_answered" not in found:
+        return said
+    sure, right, answered = found["abstain_below"], found["accuracy_answered"], found["coverage"]
+    return f"{said}; at least {sure:.0%} sure of {answered:.0%} of rows, {right:.0%} of them right"
 
 
 def _interval(metrics: dict[str, Any], name: str) -> str:

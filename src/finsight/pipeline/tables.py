@@ -61,12 +61,12 @@ def map_row_groups(path: Path, work: Callable[[pa.Table], T], columns: Sequence[
 
 
 def read_rows(path: Path) -> tuple[Rows, list[int | None]]:
-    """The token ids and label indices of a prepared split, for training, and each row's annotator agreement."""
+    """The token ids and label indices (-1: none) of a prepared split, for training, and each row's annotator agreement."""
     table = read_table(path, ["input_ids", "label_id", "agreement"])
     ids = table["input_ids"].combine_chunks()
     values, offsets = ids.values.to_numpy(), ids.offsets.to_numpy()
     rows = [values[start:end] for start, end in pairwise(offsets)]
-    return Rows(rows, table["label_id"].to_numpy().astype(np.int64)), table["agreement"].to_pylist()
+    return Rows(rows, table["label_id"].fill_null(-1).to_numpy().astype(np.int64)), table["agreement"].to_pylist()
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from finsight.files import folder_digest, full_disk_is_oserror
 from finsight.modeling.training import Progress
 from finsight.params.train import TrainParams
 from finsight.params.tune import Choices, TuneParams
-from finsight.pipeline.distillation import key
+from finsight.pipeline.fitting import key
 
 if TYPE_CHECKING:
     import optuna

@@ -1,0 +1,91 @@
+"""What a batch of training rows adds to the gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from finsight.modeling.batching import Data, collate
+from finsight.modeling.device import Hardware
+from finsight.modeling.frozen import FrozenLayers
+from finsight.modeling.inference import to_device
+from finsight.modeling.losses import Push, soft_cross_entropy
+from finsight.modeling.optimisation import freeze, frozen_at
+
+if TYPE_CHECKING:  # pydantic is not on every GPU image
+    from finsight.params.train import TrainParams
+
+
+class Gradients:
+    """The forward and backward passes of a training.
+
+    :param divided: whether the weights are divided among processes, so that no layer's output can be kept in one.
+    """
+
+    def __init__(self, model: PreTrainedModel, data: Data, recipe: TrainParams, hardware: Hardware, divided: bool) -> None:
+        self._model, self._data, self._recipe, self._hardware = model, data, recipe, hardware
+        self._divided = divided
+        self._frozen: FrozenLayers | None = None
+        self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.dtype == torch.float16)
+        self.total = torch.zeros((), device=hardware.device)
+        """Summed loss of the rows since it was last set to zero, in this process."""
+
+    def begin(self, epoch: int, some: NDArray[np.int64]) -> None:
+        """Set what learns in an epoch (from 0).
+
+        :param some: rows to try on whether frozen layers can be left out of the passes.
+        """
+        layers = frozen_at(self._recipe, epoch)
+        freeze(self._model, layers)
+        self._model.train()
+        if not layers:
+            self._frozen = None
+        elif self._frozen is None or layers != frozen_at(self._recipe, epoch - 1):
+            found = FrozenLayers(self._model, layers)
+            self._frozen = found if not self._divided and found.fits(*self._batch(some)) else None
+            if self._frozen:
+                self._frozen.keep(self._data.train.ids, self._data.pad_id, 4 * self._recipe.batch_tokens, self._hardware)
+
+    def add(self, rows: NDArray[np.int64], weight: float, scale: float) -> None:
+        """Add the gradients of a batch, and of the same batch pushed against them if the recipe says so.
+
+        :param weight: of the batch's loss; 0 runs the passes, which other processes may wait for, and adds nothing.
+        :param scale: multiplies the gradients but not the loss that is reported.
+        """
+        tokens, mask = self._batch(rows)
+        target, weights = to_device(self._hardware.device, self._data.targets[rows], np.float32(weight) * self._data.weights[rows])
+        with self._hardware.autocast():
+            hidden = self._frozen.hidden(rows, tokens, mask) if self._frozen else None
+        passes = 2 if self._recipe.r_drop else 1
+        scale = scale / (2 if self._recipe.adversarial else 1)
+
+        def descend() -> torch.Tensor:
+            with self._hardware.autocast():
+                logits = self._logits(tokens.repeat(passes, 1), mask.repeat(passes, 1), hidden)  # (passes * b, k)
+            loss = soft_cross_entropy(logits, target, weights, self._recipe.r_drop)
+            self.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        if self._recipe.adversarial:
+            push = Push(self._model, self._recipe.adversarial)
+            with push.watched():
+                self.total += descend()
+            with push.pushed():
+                descend()
+        else:
+            self.total += descend()
+
+    def _logits(self, tokens: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
+        if hidden is None or self._frozen is None:
+            found: torch.Tensor = self._model(input_ids=tokens, attention_mask=mask).logits
+        else:
+            with self._frozen.replaced(hidden.repeat(len(tokens) // len(hidden), 1, 1)):
+                found = self._model(input_ids=tokens, attention_mask=mask).logits
+        return found
+
+    def _batch(self, rows: NDArray[np.int64]) -> list[torch.Tensor]:
+        return to_device(self._hardware.device, *collate([self._data.train.ids[i] for i in rows], self._data.pad_id))

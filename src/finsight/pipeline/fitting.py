@@ -1,0 +1,137 @@
+"""Fits a model within the memory that there is, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1, nll, softmax
+from finsight.errors import ParamsError
+from finsight.files import sha256
+from finsight.modeling.backbone import load_model
+from finsight.modeling.batching import Data
+from finsight.modeling.device import Hardware
+from finsight.modeling.distributed import World, whole
+from finsight.modeling.resume import Keeper
+from finsight.modeling.training import Fitted, Observer, Progress, fit
+from finsight.params.train import TrainParams
+
+if TYPE_CHECKING:
+    from finsight.ports import Backbone
+
+# What a CPU says when memory runs out; CUDA has an exception of its own.
+_FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """What the fits of one run have in common."""
+
+    labels: Sequence[str]
+    hardware: Hardware
+    scratch: Path
+    world: World
+    observers: Sequence[Observer]
+    stop: Callable[[], bool]
+    kept: list[Keeper] = field(default_factory=list)
+
+    def key(self, backbone: Backbone, *parts: object) -> str:
+        """A digest of what a fit depends on."""
+        return key(backbone.digest, list(self.labels), self.world.size, self.hardware, *parts)
+
+    def fit(
+        self,
+        backbone: Backbone,
+        data: Data,
+        params: TrainParams,
+        name: str,
+        restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
+    ) -> tuple[Any, Fitted, TrainParams]:
+        """The fitted model, what was measured, and the recipe that fitted into memory."""
+        while True:
+            asked = params.model_dump(exclude={"save_every", "threads"})
+            state = self.key(backbone, name, asked, digest(*data.train.ids, data.targets, data.weights, *data.validation.ids))
+            keeper = Keeper(self.scratch / f"state-{state}.safetensors", params.save_every)
+            self.kept.append(keeper)
+
+            def named(progress: Progress) -> None:
+                for observe in self.observers:
+                    observe(replace(progress, name=name))
+
+            model = fresh(backbone.folder, self.labels, params, self.hardware.device)
+            try:
+                fitted = fit(
+                    model,
+                    data,
+                    params,
+                    self.hardware,
+                    lambda logits, actual: validation_metrics(logits, actual, len(self.labels)),
+                    [named],
+                    keeper=keeper,
+                    stop=self.stop,
+                    world=self.world,
+                    restored=restored,
+                )
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(words in str(error) for words in _FULL):
+                    raise
+                full = error.__class__.__name__
+            else:
+                return self._undivided(model, backbone, params), fitted, params
+            del model  # its memory is needed
+            half = params.batch_tokens // 2
+            if not params.auto_batch or half < 8:
+                raise ParamsError(
+                    f"train.batch_tokens: {params.batch_tokens} tokens a batch do not fit into the memory of {self.hardware.device} "
+                    f"({full}); set it to {half} and train.accumulation to {2 * params.accumulation}, or train.auto_batch to true"
+                )
+            params = params.model_copy(update={"batch_tokens": half, "accumulation": 2 * params.accumulation})
+
+    def _undivided(self, model: Any, backbone: Backbone, params: TrainParams) -> Any:
+        """The model with all its weights in this process."""
+        if not self.world.sharded:
+            return model
+        plain = fresh(backbone.folder, self.labels, params, self.hardware.device)
+        for mine, divided in zip(plain.parameters(), model.parameters(), strict=True):
+            mine.data.copy_(whole(divided.data))
+        return plain
+
+    def clear(self) -> None:
+        """What was kept is not needed any more."""
+        for keeper in self.kept if self.world.first else ():
+            keeper.clear()
+
+
+def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torch.device) -> Any:
+    """A model of a backbone with a new head, from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    return load_model(folder, labels, "eager" if device.type == "cpu" else "sdpa", new_head=True, dropout=recipe.dropout)
+
+
+def key(*parts: object) -> str:
+    """A digest of what a result depends on: these, and the code and the numbers' format that it comes from."""
+    code = [sha256(path) for path in sorted((Path(__file__).parents[1] / "modeling").glob("*.py"))]
+    return hashlib.sha256(repr((parts, code, torch.__version__, torch.get_num_threads())).encode()).hexdigest()[:24]
+
+
+def validation_metrics(logits: NDArray[np.float32], actual: NDArray[np.int64], k: int) -> dict[str, float]:
+    """What chooses the epoch: loss (nats, without smoothing), accuracy, macro-F1."""
+    probs = softmax(logits)
+    matrix = confusion_matrix(actual, probs.argmax(axis=1), k)
+    return {"loss": nll(actual, probs), "accuracy": float(accuracy(matrix)), "macro_f1": float(macro_f1(matrix))}
+
+
+def digest(*arrays: NDArray[Any]) -> str:
+    """One SHA-256 of some arrays, in hexadecimal."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,242 @@
+"""Two models on the same rows: the verdict, what it rests on, and the gates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from finsight.domain.significance import mcnemar
+from finsight.errors import DataError
+from finsight.params.evaluate import EvaluateParams, SliceParams
+from finsight.params.gates import GateParams
+from finsight.pipeline.compare import BETTER, SAME, WORSE, Side, compare, read_side
+from finsight.pipeline.comparison import as_json, as_markdown, as_text, verdict
+from finsight.pipeline.predictions import Predictions, measure, predictions, read_predictions, write_predictions
+from finsight.pipeline.slices import slices
+
+LABELS = ["negative", "neutral", "positive"]
+POLARITY = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
+PARAMS = EvaluateParams(
+    primary="macro_f1", bootstrap_resamples=2000, seed=1, calibration_bins=15, abstain_precision=0.9, slices={}, min_slice_rows=30
+)
+GATES = GateParams(primary="not worse", at_most={}, at_least={}, max_bundle_growth=0.5)
+
+
+def rows(n: int, **columns: list[Any]) -> pa.Table:
+    content: dict[str, list[Any]] = {
+        "id": [f"x.csv:{i}" for i in range(n)],
+        "hash": [f"{i:04x}" for i in range(n)],
+        "corpus": ["wire" if i % 3 else "posts" for i in range(n)],
+        "agreement": [None] * n,
+        "leak": [None] * n,
+        "near_group": [f"{i:04x}" for i in range(n)],
+        "text": [f"Profit of firm {i} rose" if i % 2 else "Sales were not what they had been" for i in range(n)],
+        "label": [LABELS[i % 3] for i in range(n)],
+        "input_ids": [[1, 2]] * n,
+        "label_id": [i % 3 for i in range(n)],
+    }
+    return pa.table(content | columns)
+
+
+def model(table: pa.Table, accuracy: float, seed: int, labels: list[str] = LABELS) -> Predictions:
+    rng = np.random.default_rng(seed)
+    actual = np.array([labels.index(label) for label in table["label"].to_pylist()])
+    right = rng.random(len(actual)) < accuracy
+    predicted = np.where(right, actual, (actual + rng.integers(1, 3, len(actual))) % 3)
+    probs = np.eye(3)[predicted] * 0.7 + 0.1
+    return predictions(Path("test.parquet"), table, labels, probs)
+
+
+def against(base: Predictions, new: Predictions, params: EvaluateParams = PARAMS, gates: GateParams = GATES, **reports: Any) -> Any:
+    """A comparison; ``before`` and ``after`` are the reports of the two."""
+    sides = Side("main", base, reports.get("before", {})), Side("workspace", new, reports.get("after", {}))
+    return compare(*sides, POLARITY, params, gates)
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    return rows(600)
+
+
+def test_a_better_model_is_called_better_and_the_other_way_round_worse(table: pa.Table) -> None:
+    worse, better = model(table, 0.7, 1), model(table, 0.9, 2)
+    found = against(worse, better)
+    assert (found["verdict"], found["gates"]) == (BETTER, [])
+    primary = found["metrics"]["macro_f1"]
+    assert primary["new"] - primary["base"] == pytest.approx(primary["difference"])
+    assert 0.1 < primary["low"] < primary["difference"] < primary["high"] < 0.3
+    assert found["metrics"]["ordinal_error"]["verdict"] == BETTER, "less of it is better"
+    assert found["metrics"]["ordinal_error"]["difference"] < 0
+    assert set(found["metrics"]) >= {"accuracy", "mcc", "nll", "brier", "ece", "auroc", *(f"f1_{label}" for label in LABELS)}
+    back = against(better, worse)
+    assert back["verdict"] == WORSE
+    assert back["gates"] == ["gates.primary: macro_f1 has to be not worse, it is: worse"]
+    assert back["metrics"]["macro_f1"]["difference"] == -primary["difference"]
+
+
+def test_equal_models_don_t_differ_and_the_rows_that_would_tell_are_said(table: pa.Table) -> None:
+    found = against(model(table, 0.85, 1), model(table, 0.86, 2))
+    assert (found["verdict"], found["gates"]) == (SAME, [])
+    assert found["rows_needed"] > 600
+    assert f"about {found['rows_needed']:,} test rows would tell" in verdict(found)
+    wanted = against(model(table, 0.85, 1), model(table, 0.86, 2), gates=GATES.model_copy(update={"primary": "better"}))
+    (failure,) = wanted["gates"]
+    assert failure.startswith("gates.primary: macro_f1 has to be better, it is: no significant difference (about ")
+
+
+def test_the_other_metrics_are_corrected_for_their_number(table: pa.Table) -> None:
+    base, new = model(table, 0.80, 5), model(table, 0.84, 6)
+    found = against(base, new)
+    alone = against(base, new, PARAMS.model_copy(update={"primary": "accuracy"}))
+    assert found["metrics"]["accuracy"]["p"] > alone["metrics"]["accuracy"]["p"]
+
+
+def test_the_rows_that_changed_sides(table: pa.Table) -> None:
+    base, new = model(table, 0.8, 1), model(table, 0.85, 2)
+    found = against(base, new)
+    was, now = base.predicted == base.actual, new.predicted == new.actual
+    assert [f["id"] for f in found["flips"]["fixed"]] == [f"x.csv:{i}" for i in np.flatnonzero(~was & now)]
+    assert found["mcnemar"] == {
+        "fixed": int((~was & now).sum()),
+        "broken": int((was & ~now).sum()),
+        "p": mcnemar(int((~was & now).sum()), int((was & ~now).sum())),
+    }
+    assert all(f["new"] == f["label"] != f["base"] for f in found["flips"]["fixed"])
+    assert all(f["base"] == f["label"] != f["new"] for f in found["flips"]["broken"])
+
+
+def test_only_rows_that_both_have_count(table: pa.Table) -> None:
+    order = np.random.default_rng(0).permutation(600)[:500]
+    other = rows(600, label=[LABELS[(i % 3 + (i == order[0])) % 3] for i in range(600)])  # one row has another label there
+    base, whole = model(table, 0.8, 1), model(other, 0.85, 2)
+    found = against(base, whole.take(order))
+    assert found["rows"] == {"base": 600, "new": 500, "both": 499}
+    common = np.sort(order[1:])
+    assert found["metrics"]["accuracy"]["base"] == pytest.approx((base.predicted == base.actual)[common].mean())
+    assert found["metrics"]["accuracy"]["new"] == pytest.approx((whole.predicted == whole.actual)[common].mean())
+    assert "compared on 499." in as_text(found)
+
+
+def test_rows_of_equal_text_are_paired_in_their_order() -> None:
+    twice = rows(600, hash=[f"{i // 6:04x}" for i in range(600)])
+    assert against(model(twice, 0.8, 1), model(twice, 0.8, 1))["rows"]["both"] == 600
+
+
+def test_labels_in_another_order_are_the_same_labels(table: pa.Table) -> None:
+    base = model(table, 0.8, 1)
+    turned = predictions(Path("t"), table, LABELS[::-1], base.probs[:, ::-1])
+    found = against(base, turned)
+    assert (found["mcnemar"]["fixed"], found["mcnemar"]["broken"]) == (0, 0)
+    assert all(row["difference"] == pytest.approx(0) for row in found["metrics"].values())
+
+
+def test_what_can_t_be_compared_is_refused(table: pa.Table) -> None:
+    base = model(table, 0.8, 1)
+    moods = predictions(Path("t"), rows(600, label=["up", "down"] * 300), ["up", "down"], np.full((600, 2), 0.5))
+    with pytest.raises(DataError, match=r"main has the labels .* can't be compared"):
+        against(base, moods)
+    with pytest.raises(DataError, match="no test row in common"):
+        against(base, model(rows(600, hash=[f"y{i}" for i in range(600)]), 0.8, 1))
+
+
+def test_gates_on_numbers_and_size(table: pa.Table) -> None:
+    formats = {"bytes": 100, "texts_per_second": 10.0, "single_text_p50_ms": 2.0}
+    reports = {
+        "before": {"export": {"formats": {"onnx-fp32": formats}}},
+        "after": {"metrics": {"ece": 0.2, "accuracy": 0.7}, "export": {"formats": {"onnx-fp32": formats | {"bytes": 161}}}},
+    }
+    gates = GateParams(primary="off", at_most={"ece": 0.1, "nosuch": 1}, at_least={"accuracy": 0.7, "mcc": 0.5}, max_bundle_growth=0.6)
+    assert against(model(table, 0.9, 1), model(table, 0.5, 1), gates=gates, **reports)["gates"] == [
+        "gates.at_most.ece: 0.2, the limit is 0.1",
+        "gates.at_most.nosuch: reports/metrics.json of workspace has no such number",
+        "gates.at_least.mcc: reports/metrics.json of workspace has no such number",
+        "gates.max_bundle_growth: onnx-fp32 is 61% larger, the limit is 60%",
+    ]
+
+
+def test_slices_divide_the_rows_and_small_ones_are_marked(table: pa.Table) -> None:
+    own = {"firm": SliceParams(pattern=r"firm 1\d\b"), "near": SliceParams(column="near_group"), "absent": SliceParams(column="mood")}
+    masks = slices(table.slice(0, 40), own)
+    assert masks["corpus wire"].sum() + masks["corpus posts"].sum() == 40
+    assert masks["with number"].tolist() == [i % 2 == 1 for i in range(40)]
+    assert masks["with negation"].tolist() == [i % 2 == 0 for i in range(40)]
+    assert np.flatnonzero(masks["with firm"]).tolist() == [11, 13, 15, 17, 19]
+    assert not any("absent" in name for name in masks)
+    assert "full agreement" not in masks, "no row says"
+    found = against(model(table, 0.7, 1), model(table, 0.9, 2), PARAMS.model_copy(update={"slices": {"firm": own["firm"]}}))
+    assert (found["slices"]["with firm"]["rows"], found["slices"]["with firm"]["few"]) == (5, True)
+    assert found["slices"]["corpus wire"]["verdict"] == BETTER
+
+
+@pytest.mark.parametrize(
+    ("text", "company", "negation"),
+    [
+        ("$TSLA slips in early trade", True, False),
+        ("Shares of Hallmere Foods plc rose", True, False),
+        ("The company did not pay a dividend", False, True),
+        ("It hasn't been decided", False, True),
+        ("Costs couldn’t be cut", False, True),
+        ("Notable growth in the north", False, False),
+        ("Profit rose", False, False),
+    ],
+)
+def test_what_a_text_is_taken_for(text: str, company: bool, negation: bool) -> None:
+    masks = slices(rows(2, text=[text, "nothing to see" if not company else "plain"]), {})
+    assert ("with company or ticker" in masks and bool(masks["with company or ticker"][0])) == company
+    assert ("with negation" in masks and bool(masks["with negation"][0])) == negation
+
+
+def test_a_comment_shows_the_words_of_others_as_words(table: pa.Table) -> None:
+    evil = "see [this](http://x) @everyone <b>now</b> | `rm` #1\nline"
+    strange = table.set_column(table.column_names.index("text"), "text", [[evil] * 600])
+    said = as_markdown(against(model(strange, 0.7, 1), model(strange, 0.9, 2)))
+    assert said.startswith("## 🟢 workspace is better in macro&#95;f1")
+    for harm in ("[this]", "@everyone", "<b>", "`rm`", "#1\n"):
+        assert harm not in said
+    assert "&lt;b&gt;now" in said
+    assert said.count("<details>") == said.count("</details>") >= 3
+
+
+def test_all_forms_say_the_same(table: pa.Table, tmp_path: Path) -> None:
+    write_predictions(tmp_path / "predictions.parquet", model(table, 0.9, 2))
+    (tmp_path / "params.yaml").write_text("train: {lr: 2.0e-5}\ncorpora: {a: {label_map: {x: y}}}\n")
+    (tmp_path / "prepare.json").write_text(
+        json.dumps({"splits": {"train": {"rows": 10}}, "corpora": {"wire": 12}, "backbone": {"name": "m"}})
+    )
+    new = read_side("workspace", tmp_path, tmp_path / "params.yaml")
+    base = Side("main", model(table, 0.7, 1), {}, {"train.lr": 1e-4, "train.epochs": 3})
+    found = compare(base, new, POLARITY, PARAMS, GATES)
+    assert found["params"]["train.lr"] == {"base": 1e-4, "new": 2e-5}
+    assert found["params"]["train.epochs"] == {"base": 3, "new": None}
+    assert found["params"]["corpora.a.label_map"] == {"base": None, "new": {"x": "y"}}
+    assert found["data"]["rows of train"] == {"base": None, "new": 10}
+    assert json.loads(as_json(found)) == found
+    for said in (as_text(found), as_markdown(found)):
+        assert "train" in said
+        assert f"{found['metrics']['macro_f1']['difference']:+.3f}" in said
+        assert "gates passed" in said
+
+
+def test_every_number_is_recomputed_from_the_file(table: pa.Table, tmp_path: Path) -> None:
+    agreed = table.set_column(table.column_names.index("agreement"), "agreement", pa.array([100, 66] * 300))
+    marked = agreed.set_column(agreed.column_names.index("leak"), "leak", pa.array([None, None, "equal"] * 200))
+    found = model(marked, 0.8, 3)
+    write_predictions(tmp_path / "p.parquet", found)
+    again = measure(read_predictions(tmp_path / "p.parquet"), POLARITY, PARAMS)
+    assert again == measure(found, POLARITY, PARAMS)
+    assert (again["n_without_leaks"], again["n_full_agreement"]) == (400, 300)
+    for name in ("accuracy", "macro_f1", "nll", "brier", "ece", "auroc", "mcc", "ordinal_error"):
+        assert again[f"{name}_low"] <= again[name] <= again[f"{name}_high"], name
+
+
+def test_a_file_that_holds_no_predictions_is_named(tmp_path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(DataError, match=r"p\.parquet: not the predictions of today's `evaluate`: no column predicted"):
+        read_predictions(tmp_path / "p.parquet")
