@@ -30,11 +30,10 @@ def statistics(actual: Ints, probs: Floats, bins: int, polarity: Sequence[float]
     """
     n, k = probs.shape
     predicted = probs.argmax(axis=1)
-    cells = np.zeros((n, k * k))
-    cells[np.arange(n), actual * k + predicted] = 1
+    weighted = confusions(actual, predicted, k)
 
     def of_confusion(statistic: Callable[[Counts], Floats]) -> Statistic:
-        return lambda weights: statistic((weights @ cells).reshape(-1, k, k))
+        return lambda weights: statistic(weighted(weights))
 
     found = {name: of_confusion(statistic) for name, statistic in metrics.OF_CONFUSION.items()}
     if len(polarity):
@@ -47,6 +46,13 @@ def statistics(actual: Ints, probs: Floats, bins: int, polarity: Sequence[float]
     found["adaptive_ece"] = _gap(confidence, correct, equal_mass(confidence, bins), bins)
     found["auroc"] = _auroc(actual, probs)
     return found
+
+
+def confusions(actual: Ints, predicted: Ints, k: int) -> Callable[[Floats], Floats]:
+    """A function from weights (m, n) of n rows to confusion matrices (m, k, k)."""
+    cells = np.zeros((len(actual), k * k))
+    cells[np.arange(len(actual)), actual * k + predicted] = 1
+    return lambda weights: np.asarray((weights @ cells).reshape(-1, k, k))
 
 
 def measured(found: Mapping[str, Statistic], n: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finsight.domain.metrics import precision_recall_f1
-from finsight.domain.scores import LOWER_IS_BETTER, Statistic
+from finsight.domain.scores import LOWER_IS_BETTER, Statistic, confusions
 from finsight.domain.significance import LEVEL, Difference, differences, holm, mcnemar, rows_needed
 from finsight.errors import DataError
 from finsight.files import read_json
@@ -159,12 +159,10 @@ def _keys(found: Predictions) -> Iterator[tuple[str, str, int]]:
 
 def _statistics(found: Predictions, polarity: Mapping[str, float], bins: int) -> dict[str, Statistic]:
     """The headline metrics, and the F1 of each label."""
-    k, n = len(found.labels), len(found.actual)
-    cells = np.zeros((n, k * k))
-    cells[np.arange(n), found.actual * k + found.predicted] = 1
+    weighted = confusions(found.actual, found.predicted, len(found.labels))
 
     def f1(i: int) -> Statistic:
-        return lambda weights: precision_recall_f1((weights @ cells).reshape(-1, k, k))[2][:, i]
+        return lambda weights: precision_recall_f1(weighted(weights))[2][:, i]
 
     return found.statistics(polarity, bins) | {f"f1_{label}": f1(i) for i, label in enumerate(found.labels)}
 

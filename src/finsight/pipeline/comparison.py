@@ -135,5 +135,5 @@ def _folded(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that shows as it is: a corpus's rows are others' words, and must not become links, mentions or markup."""
-    escape: Callable[[str], str] = lambda c: f"&#{ord(c)};"  # noqa: E731
-    return "".join(escape(c) if c in "|`*_[]@#~\\!" else c for c in html.escape(" ".join(text.split()), quote=False))
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"&#{ord(c)};" if c in "|`*_[]@#~\\!" else c for c in escaped)
