@@ -72,13 +72,14 @@ def prepared(which: str, data: Path, texts: Path | None, params: Params, folder:
     """Ingest and prepare the corpus, with the texts of the other one where there is a teacher to label them."""
     known = corpora(which, data)
     other = corpora("twitter" if which == "phrasebank" else "phrasebank", texts) if texts else {}
-    raw, unlabelled, report = folder / "corpus.parquet", folder / "unlabelled.parquet", folder / "report.json"
+    raw, unlabelled = folder / "corpus.parquet", folder / "unlabelled.parquet"
+    report, lengths = folder / "report.json", folder / "lengths.csv"
     readers, without = ({name: bootstrap.reader(name, corpus) for name, corpus in these.items()} for these in (known, other))
     lenient = params.ingest.model_copy(update={"max_quarantined": 0.01})
     every, quarantine = known | other, folder / "quarantine.parquet"
     ingest(readers, params.labels, lenient, every, folder / "none.csv", raw, quarantine, report, without, unlabelled)
     backbone = bootstrap.backbone(params)
-    prepare(raw, unlabelled, params.labels, {}, params.prepare, backbone, bootstrap.token_cache(), folder / "prepared", report)
+    prepare(raw, unlabelled, params.labels, {}, params.prepare, backbone, bootstrap.token_cache(), folder / "prepared", report, lengths)
 
 
 def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -49,7 +49,8 @@ elif stage == "validate":
 else:
     from finsight.pipeline.prepare import prepare
     backbone, cache = bootstrap.backbone(params), bootstrap.token_cache()
-    work = lambda: prepare(raw, Path("unlabelled.parquet"), params.labels, {}, params.prepare, backbone, cache, Path("prepared"), report)
+    texts, lengths = Path("unlabelled.parquet"), Path("lengths.csv")
+    work = lambda: prepare(raw, texts, params.labels, {}, params.prepare, backbone, cache, Path("prepared"), report, lengths)
 started = time.perf_counter()
 work()
 print(json.dumps({"seconds": time.perf_counter() - started, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))

@@ -57,7 +57,7 @@ def prepared(corpora: list[str]) -> Iterator[Path]:
         corrections = Path("data/corrections.csv")
         ingest(readers, params.labels, params.ingest, params.corpora, corrections, corpus, folder / "quarantine.parquet", report, {}, texts)
         backbone, cache = bootstrap.backbone(params), bootstrap.token_cache()
-        prepare(corpus, texts, params.labels, {}, params.prepare, backbone, cache, folder / "prepared", report)
+        prepare(corpus, texts, params.labels, {}, params.prepare, backbone, cache, folder / "prepared", report, folder / "lengths.csv")
         yield folder / "prepared"
 
 

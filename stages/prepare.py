@@ -12,8 +12,9 @@ from finsight.command import PATH, edge
 @click.option("--unlabelled", type=PATH, required=True, help="Parquet file of texts without labels.")
 @click.option("--prepared", type=PATH, required=True, help="Folder to write: a Parquet file a split, and the tokenizer.")
 @click.option("--report", type=PATH, required=True, help="JSON file to write: counts.")
+@click.option("--lengths", type=PATH, required=True, help="CSV file to write: how many texts have how many tokens.")
 @edge
-def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path) -> None:
+def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path, lengths: Path) -> None:
     from finsight import bootstrap
     from finsight.adapters.progress import row_bars
     from finsight.domain.protocol import in_words
@@ -32,6 +33,7 @@ def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path) -> None:
             bootstrap.token_cache(),
             prepared,
             report,
+            lengths,
             progress,
         )
     click.echo(", ".join(f"{split['rows']} rows for {name}" for name, split in found["splits"].items()))

@@ -22,7 +22,8 @@ def main(bundle: Path, reports: Path, report: Path) -> None:
     settings, lineage = bootstrap.flatten(params), bootstrap.lineage()
     # DVC sets this variable inside `dvc exp run`.
     experiment = os.environ.get("DVC_EXP_NAME")
-    found = register(tracker, registry, params.register_, evidence(bundle, reports), settings, lineage, experiment, report)
+    judge = bootstrap.against(params, reports)
+    found = register(tracker, registry, params.register_, evidence(bundle, reports), settings, lineage, experiment, judge, report)
     click.echo(
         f"run {found['run']}, " + (f"version {found['version']} {found['aliases']}" if found["version"] else "no version: an experiment")
     )

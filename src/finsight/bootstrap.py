@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
     from finsight.pipeline.compare import Side
+    from finsight.pipeline.register import Compare
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
-    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry, ModelVersion
 
 __all__ = ["Params", "flatten"]
 
@@ -154,28 +155,44 @@ def side(params: Params, name: str) -> Side:
     """
     from finsight.adapters import dvc
     from finsight.pipeline.compare import PREDICTIONS, REPORTS, read_side
-    from finsight.pipeline.register import CHALLENGER, CHAMPION, INPUTS_ARTIFACT, REPORTS_ARTIFACT
+    from finsight.pipeline.register import CHALLENGER, CHAMPION
 
     settings = Path("params.yaml")
     if name == "workspace":
         return read_side(name, Path("reports"), settings)
+    if name.isdigit() or name in (CHAMPION, CHALLENGER):
+        versions = registry(params).versions()
+        version = next((v for v in versions if name in v.aliases or name == str(v.number)), None)
+        if version is None:
+            there = ", ".join(" ".join([str(v.number), *sorted(v.aliases)]) for v in versions) or "none"
+            raise DataError(f"{name}: no such version of {params.register_.model}; there: {there}")
+        return version_side(params, version)
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        if name.isdigit() or name in (CHAMPION, CHALLENGER):
-            versions = registry(params).versions()
-            version = next((v for v in versions if name in v.aliases or name == str(v.number)), None)
-            if version is None:
-                there = ", ".join(" ".join([str(v.number), *sorted(v.aliases)]) for v in versions) or "none"
-                raise DataError(f"{name}: no such version of {params.register_.model}; there: {there}")
-            store = tracker(params)
-            for artifact in (REPORTS_ARTIFACT, INPUTS_ARTIFACT):
-                store.fetch(version.run, artifact, folder)
-            name = f"{params.register_.model} version {version.number}"
-        else:
-            dvc.fetch(name, [*(f"reports/{kind}.json" for kind in REPORTS), f"reports/{PREDICTIONS}", str(settings)], folder)
-        if not (folder / PREDICTIONS).exists():
-            raise DataError(f"{name}: it has no reports/{PREDICTIONS}; `dvc repro evaluate` writes it there")
-        return read_side(name, folder, folder / settings)
+        dvc.fetch(name, [*(f"reports/{kind}.json" for kind in REPORTS), f"reports/{PREDICTIONS}", str(settings)], Path(made))
+        return read_side(name, Path(made), Path(made) / settings)
+
+
+def version_side(params: Params, version: ModelVersion) -> Side:
+    """A model version with the reports that its run keeps."""
+    from finsight.pipeline.compare import read_side
+    from finsight.pipeline.register import INPUTS_ARTIFACT, REPORTS_ARTIFACT
+
+    with tempfile.TemporaryDirectory() as made:
+        folder, store = Path(made), tracker(params)
+        for artifact in (REPORTS_ARTIFACT, INPUTS_ARTIFACT):
+            store.fetch(version.run, artifact, folder)
+        return read_side(f"{params.register_.model} version {version.number}", folder, folder / "params.yaml")
+
+
+def against(params: Params, reports: Path) -> Compare:
+    """A comparison of what lies in ``reports`` with a model version."""
+    from finsight.pipeline.compare import compare, read_side
+
+    def ask(version: ModelVersion) -> dict[str, Any]:
+        ours = read_side("this model", reports, Path("params.yaml"))
+        return compare(version_side(params, version), ours, params.polarity, params.evaluate)
+
+    return ask
 
 
 def lineage() -> dict[str, str]:

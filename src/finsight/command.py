@@ -39,7 +39,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 
 
 def edge(main: Callable[..., None]) -> Callable[..., None]:
-    """Give a click command ``--debug``, and turn what users can cause into one line on stderr and exit code 1."""
+    """Give a click command ``--debug``, and turn what users can cause into one line on stderr and an exit code."""
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(main)
@@ -51,7 +51,7 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
             if debug:
                 raise
             click.secho(f"error: {describe(error)}", fg="red", err=True)
-            sys.exit(1)
+            sys.exit(error.exit_code if isinstance(error, FinsightError) else 1)
 
     return run
 

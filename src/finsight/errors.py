@@ -5,6 +5,7 @@ FinsightError
 ├── DataError          a corpus or a table is missing, malformed or unfit
 ├── ArtifactError      a backbone, checkpoint or bundle is missing, damaged or not what its digest says
 ├── GateError          a result is outside the limits that params.yaml sets
+│   └── UndecidedError all that is lacking is test rows to tell
 ├── UnreachableError   a server does not answer or refuses us
 └── StoppedError       a signal ended a training, which can go on
 """
@@ -19,6 +20,9 @@ class FinsightError(Exception):
 
     Libraries put whole addresses into their messages; what stands before the @ of one is taken out here, once for all.
     """
+
+    exit_code = 1
+    """What a command ends with."""
 
     def __init__(self, message: str) -> None:
         super().__init__(re.sub(r"://[^/\s@]+@", "://", message))
@@ -38,6 +42,14 @@ class ArtifactError(FinsightError):
 
 class GateError(FinsightError):
     """A measured result lies outside its limit."""
+
+    exit_code = 3
+
+
+class UndecidedError(GateError):
+    """A model has to be better, and there are not enough test rows to tell."""
+
+    exit_code = 4
 
 
 class UnreachableError(FinsightError):

@@ -48,7 +48,7 @@ def empty_text(p: Project) -> None:
 
 
 def empty_corpus(p: Project) -> None:
-    rows_file(p).write_text("text,label\n")
+    rows_file(p).write_text("text,label,kind,difficulty\n")
 
 
 def one_class(p: Project) -> None:

@@ -1,8 +1,10 @@
 """Each stage as a process of its own: what it writes, that it repeats itself, that a kill does no harm."""
 
+import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,7 +55,7 @@ def fingerprint(project: Project, stage: str) -> dict[str, str]:
 
 def test_the_corpus_table_has_what_the_stages_need(finished: Project) -> None:
     table = pq.read_table(finished.root / "data/raw/corpus.parquet")
-    assert table.column_names == ["id", "hash", "text", "label", "corpus", "split", "agreement", "date", "group"]
+    assert table.column_names == ["id", "hash", "text", "label", "corpus", "split", "agreement", "date", "group", "difficulty", "kind"]
     assert table.num_rows == 240
     assert table["id"][0].as_py() == "starter/rows.csv:2"
     assert pq.read_table(finished.root / "data/raw/quarantine.parquet").num_rows == 0
@@ -83,7 +85,24 @@ def test_metrics_can_be_recomputed_from_the_predictions(finished: Project) -> No
         assert got[f"f1_{LABELS[i]}"] == pytest.approx(f1)
     assert got["accuracy_low"] <= got["accuracy"] <= got["accuracy_high"]
     assert got["macro_f1_low"] <= got["macro_f1"] <= got["macro_f1_high"]
-    assert all(isinstance(value, (int, float)) for name, value in got.items() if name not in ("protocol", "calibration"))
+    assert all(
+        isinstance(value, (int, float)) for name, value in got.items() if name not in ("protocol", "calibration", "baselines", "behaviour")
+    )
+    for name, beaten in got["baselines"].items():
+        assert beaten["accuracy"] == pytest.approx(sk.accuracy_score(table["label"], table[f"baseline_{name}"]))
+
+
+def test_slices_and_mistakes_are_of_the_predictions(finished: Project) -> None:
+    table = pq.read_table(finished.root / "reports/predictions.parquet").to_pydict()
+    rows = list(zip(table["text"], table["label"], table["predicted"], strict=True))
+    found = finished.json("slices.json")
+    number = [label == predicted for text, label, predicted in rows if re.search(r"\d", text)]
+    assert found["with number"]["rows"] == len(number)
+    assert found["with number"]["accuracy"] == pytest.approx(sum(number) / len(number))
+    with (finished.root / "reports/mistakes.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert {row["id"] for row in listed} == {i for i, (_, label, predicted) in zip(table["id"], rows, strict=True) if label != predicted}
+    assert [float(row["confidence"]) for row in listed] == sorted((float(row["confidence"]) for row in listed), reverse=True)
 
 
 def test_the_temperature_goes_from_validation_into_the_bundle(finished: Project) -> None:
@@ -154,6 +173,7 @@ def kill(project: Project, stage: str, target: str, call: int) -> None:
         ("evaluate", "pathlib:Path.replace", 3),
         ("export", "torch.onnx:export", 1),
         ("export", "pathlib:Path.replace", 2),
+        ("report", "pathlib:Path.replace", 2),
         ("register", "pathlib:Path.replace", 1),
     ],
 )
@@ -246,6 +266,7 @@ def test_a_run_that_the_tracker_does_not_have_is_rebuilt_from_the_files(finished
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bundle", "inputs", "reports"}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_every_epoch_is_logged_while_training_and_register_completes_that_run(
     finished: Project, copy_of: Callable[[Project], Project]
@@ -276,7 +297,9 @@ def test_a_backbone_that_changed_since_it_was_tokenised_for_is_refused(finished:
     assert "its files have changed: run `dvc repro --force prepare`" in project.fail("train")
 
 
-def test_a_second_bundle_becomes_challenger(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+def test_a_second_bundle_becomes_challenger_and_says_how_it_differs(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    from mlflow import MlflowClient
+
     project = copy_of(finished)
     project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
     project.run("register")
@@ -284,6 +307,29 @@ def test_a_second_bundle_becomes_challenger(finished: Project, copy_of: Callable
     project.run("train", "evaluate", "export", "register")
     found = project.json("registration.json")
     assert (found["version"], found["aliases"]) == (2, ["challenger"])
+    run = MlflowClient(project.env["MLFLOW_TRACKING_URI"]).get_run(found["run"])
+    before, after = (json.loads((p.root / "reports/metrics.json").read_text()) for p in (finished, project))
+    for name in ("accuracy", "macro_f1", "ece"):
+        assert run.data.metrics[f"delta.{name}"] == pytest.approx(after[name] - before[name])
+    assert re.match(r"this model .* in macro_f1: ", run.data.tags["verdict"])
+    kept = {f.path for f in MlflowClient(project.env["MLFLOW_TRACKING_URI"]).list_artifacts(run.info.run_id, "reports")}
+    assert {"reports/comparison.md", "reports/report.html", "reports/model_card.md"} <= kept
+
+
+def test_a_champion_that_tells_too_little_does_not_stop_a_registration(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    from mlflow import MlflowClient
+
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = uri = f"sqlite:///{project.root}/other.db"
+    client = MlflowClient(uri)
+    client.create_registered_model("finsight")
+    run = client.create_run("0")
+    client.create_model_version("finsight", str(project.root), run.info.run_id, tags={"finsight.bundle": "0" * 64})
+    client.set_registered_model_alias("finsight", "champion", "1")
+    project.run("register")
+    found = project.json("registration.json")
+    assert (found["version"], found["aliases"]) == (2, ["challenger"])
+    assert client.get_run(found["run"]).data.tags["verdict"].startswith("not compared with version 1: run ")
 
 
 def test_training_survives_a_tracker_that_does_not_answer(finished: Project, copy_of: Callable[[Project], Project]) -> None:

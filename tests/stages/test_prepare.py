@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import LABELS, starter_rows
+from conftest import LABELS, REPO, starter_rows
 from finsight.domain.records import SPLITS
 from finsight.errors import DataError
 from finsight.modeling.tokens import TextTokenizer
+from finsight.params.file import load_params
 from finsight.params.prepare import PrepareParams
-from finsight.pipeline.evaluate import evaluate
+from finsight.pipeline.evaluate import Written, evaluate
 from finsight.pipeline.prepare import prepare
 from finsight.ports import Backbone
 from raw_tables import raw_row, starter_table, write_raw
@@ -43,7 +44,7 @@ def run(tiny_backbone: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, An
         unlabelled = write_raw(tmp_path / "unlabelled.parquet", [{**row, "label": ""} for row in texts])
         params = PrepareParams.model_validate({"max_length": 64, "near_duplicates": 0.7, "split": {**SPLIT, **split}})
         backbone = Backbone("tiny", tiny_backbone, "0" * 64, "MIT", trained_on)
-        folders = (tmp_path / "cache", tmp_path / "out", tmp_path / "r.json")
+        folders = (tmp_path / "cache", tmp_path / "out", tmp_path / "r.json", tmp_path / "lengths.csv")
         report = prepare(corpus, unlabelled, LABELS, known_as or {}, params, backbone, *folders)
         return report, {s: pq.read_table(tmp_path / f"out/{s}.parquet").to_pylist() for s in (*SPLITS, "unlabelled")}
 
@@ -110,6 +111,7 @@ def test_without_near_duplicates_only_equal_texts_stay_together(run, tmp_path: P
         tmp_path / "cache",
         tmp_path / "o",
         tmp_path / "r.json",
+        tmp_path / "lengths.csv",
     )
     assert report["near_duplicates"] == {"rows": 10, "groups": 1, "largest": 10}
 
@@ -139,13 +141,11 @@ def test_leaks_of_a_published_split_stay_and_are_told(run, tmp_path: Path) -> No
         def logits(self, texts: Sequence[str]) -> np.ndarray:
             return np.tile(np.array([[0.0, 0.0, 1.0]], np.float32), (len(texts), 1))
 
-    from finsight.params.evaluate import EvaluateParams
-
-    files = [tmp_path / name for name in ("r.json", "p.parquet", "m.json", "plots")]
-    settings = {"primary": "macro_f1", "bootstrap_resamples": 100, "seed": 0, "calibration_bins": 5, "slices": {}, "min_slice_rows": 30}
-    params = EvaluateParams(**settings, abstain_precision=0.9)
-    rows_of = [tmp_path / f"out/{split}.parquet" for split in ("validation", "test")]
-    metrics = evaluate(Always(), *rows_of, {"negative": -1.0, "neutral": 0.0, "positive": 1.0}, params, *files)
+    params = load_params(REPO / "params.yaml").evaluate
+    to = Written(*(tmp_path / name for name in ("p.parquet", "m.json", "s.json", "w.csv", "f.csv", "plots")))
+    rows_of = [tmp_path / f"out/{split}.parquet" for split in ("train", "validation", "test")]
+    polarity = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
+    metrics = evaluate(Always(), *rows_of, REPO / "data/behaviour", polarity, params, tmp_path / "r.json", to)
     clean = [row for row in splits["test"] if not row["leak"]]
     assert metrics["n_without_leaks"] == len(clean) == metrics["n"] - 3
     assert metrics["accuracy_without_leaks"] == pytest.approx(np.mean([row["label"] == "positive" for row in clean]))

@@ -49,6 +49,7 @@ def runs(project: Project) -> Sequence[object]:
     return client.search_runs([experiment.experiment_id])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_search_that_is_stopped_goes_on_and_names_the_best(ready: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(ready)

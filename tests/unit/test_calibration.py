@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from finsight.domain.calibration import abstain_below, reliability, risk_coverage, temperature
 from finsight.domain.metrics import softmax
@@ -30,9 +31,22 @@ def test_the_temperature_undoes_what_was_done(by: float) -> None:
         assert before["ece"] > 0.05
 
 
-def test_a_model_that_is_always_right_gets_the_coldest_temperature() -> None:
+@pytest.mark.parametrize("margin", [2.0, 6.0, 8.0, 12.0, 15.0, 40.0])
+def test_a_model_that_is_sure_and_wrong_is_cooled_as_far_as_a_grid_says(margin: float) -> None:
+    """88 % right, and as sure of the rest."""
+    rng = np.random.default_rng(5)
+    actual = rng.integers(0, 3, 300)
+    said = np.where(rng.random(300) < 0.88, actual, (actual + 1) % 3)
+    logits = np.eye(3)[said] * margin + rng.normal(size=(300, 3))
+    grid = np.geomspace(0.05, 20, 400)
+    best = grid[np.argmin([log_loss(actual, softmax(logits / t), labels=[0, 1, 2]) for t in grid])]
+    assert temperature(actual, logits) == pytest.approx(best, rel=0.015)
+
+
+def test_the_limits_of_a_temperature() -> None:
     actual = np.array([0, 1, 2] * 10)
-    assert temperature(actual, np.eye(3)[actual]) == pytest.approx(0.05, rel=0.01)
+    assert temperature(actual, np.eye(3)[actual]) == 1.0, "all right: no reason to be surer"
+    assert temperature(actual, np.eye(3)[(actual + 1) % 3]) == pytest.approx(20.0, rel=0.01), "all wrong: as unsure as can be"
 
 
 def test_ece_by_hand() -> None:
@@ -59,7 +73,8 @@ def test_abstaining_below_a_threshold_gives_the_wanted_precision() -> None:
         (0.7, 0.83, 0.8),
         (0.6, 1.0, 0.67),
     ]
-    found = abstain_below(curve, 0.8)
+    assert abstain_below(curve, 1.0, 0.5) is None, "the surest two are right, which is luck"
+    found = abstain_below(curve, 0.8, 0.0)
     assert found is not None
     assert (found.threshold, found.accuracy) == (0.7, 0.8)
-    assert abstain_below(risk_coverage(np.array([1, 1]), np.array([[0.9, 0.1], [0.8, 0.2]])), 0.5) is None
+    assert abstain_below(risk_coverage(np.array([1, 1]), np.array([[0.9, 0.1], [0.8, 0.2]])), 0.5, 0.0) is None

@@ -10,21 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from finsight.domain.significance import mcnemar
+from conftest import REPO
+from finsight.domain.significance import BETTER, SAME, WORSE, mcnemar
 from finsight.errors import DataError
 from finsight.params.evaluate import EvaluateParams, SliceParams
+from finsight.params.file import load_params
 from finsight.params.gates import GateParams
-from finsight.pipeline.compare import BETTER, SAME, WORSE, Side, compare, read_side
+from finsight.pipeline.compare import Side, compare, read_side
 from finsight.pipeline.comparison import as_json, as_markdown, as_text, verdict
+from finsight.pipeline.gating import failures, undecided
 from finsight.pipeline.predictions import Predictions, measure, predictions, read_predictions, write_predictions
 from finsight.pipeline.slices import slices
 
 LABELS = ["negative", "neutral", "positive"]
 POLARITY = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
-PARAMS = EvaluateParams(
-    primary="macro_f1", bootstrap_resamples=2000, seed=1, calibration_bins=15, abstain_precision=0.9, slices={}, min_slice_rows=30
-)
-GATES = GateParams(primary="not worse", at_most={}, at_least={}, max_bundle_growth=0.5)
+PARAMS = load_params(REPO / "params.yaml").evaluate.model_copy(update={"bootstrap_resamples": 1000})
+GATES = GateParams(primary="not worse", at_most={}, at_least={}, max_bundle_growth=None)
 
 
 def rows(n: int, **columns: list[Any]) -> pa.Table:
@@ -55,7 +56,8 @@ def model(table: pa.Table, accuracy: float, seed: int, labels: list[str] = LABEL
 def against(base: Predictions, new: Predictions, params: EvaluateParams = PARAMS, gates: GateParams = GATES, **reports: Any) -> Any:
     """A comparison; ``before`` and ``after`` are the reports of the two."""
     sides = Side("main", base, reports.get("before", {})), Side("workspace", new, reports.get("after", {}))
-    return compare(*sides, POLARITY, params, gates)
+    found = compare(*sides, POLARITY, params)
+    return found | {"gates": failures(found, sides[1], gates)}
 
 
 @pytest.fixture
@@ -87,6 +89,10 @@ def test_equal_models_don_t_differ_and_the_rows_that_would_tell_are_said(table: 
     wanted = against(model(table, 0.85, 1), model(table, 0.86, 2), gates=GATES.model_copy(update={"primary": "better"}))
     (failure,) = wanted["gates"]
     assert failure.startswith("gates.primary: macro_f1 has to be better, it is: no significant difference (about ")
+    better = GATES.model_copy(update={"primary": "better"})
+    assert undecided(wanted, better, wanted["gates"])
+    assert not undecided(wanted, better, [*wanted["gates"], "another"])
+    assert not undecided(found, GATES, [])
 
 
 def test_the_other_metrics_are_corrected_for_their_number(table: pa.Table) -> None:
@@ -123,8 +129,40 @@ def test_only_rows_that_both_have_count(table: pa.Table) -> None:
 
 
 def test_rows_of_equal_text_are_paired_in_their_order() -> None:
-    twice = rows(600, hash=[f"{i // 6:04x}" for i in range(600)])
-    assert against(model(twice, 0.8, 1), model(twice, 0.8, 1))["rows"]["both"] == 600
+    twice = rows(600, hash=[f"{i // 6:04x}" for i in range(600)])  # two rows of each text have one label
+    base, new = model(twice, 0.8, 1), model(twice, 0.85, 2)
+    found = against(base, new)
+    was, now = base.predicted == base.actual, new.predicted == new.actual
+    assert (found["mcnemar"]["fixed"], found["mcnemar"]["broken"]) == (int((~was & now).sum()), int((was & ~now).sum()))
+    assert against(base, base)["flips"] == {"fixed": [], "broken": []}
+
+
+def test_near_duplicates_are_one_observation(table: pa.Table) -> None:
+    """Three texts that stand twelve times each and are all fixed are no evidence of 36 rows."""
+    base = model(table, 0.8, 1)
+    wrong = np.flatnonzero(base.predicted != base.actual)[:36]
+    probs = base.probs.copy()
+    probs[wrong] = np.eye(3)[base.actual[wrong]] * 0.7 + 0.1
+    groups = np.array(table["near_group"].to_pylist(), dtype=object)
+    for i in range(3):
+        groups[[w for w in wrong if base.actual[w] == i]] = f"g{i}"
+    near = table.set_column(table.column_names.index("near_group"), "near_group", pa.array(groups.tolist()))
+    apart, together = (
+        against(predictions(Path("t"), t, LABELS, base.probs), predictions(Path("t"), t, LABELS, probs)) for t in (table, near)
+    )
+    assert apart["metrics"]["accuracy"]["difference"] == pytest.approx(together["metrics"]["accuracy"]["difference"])
+    assert (apart["verdict"], together["verdict"]) == (BETTER, SAME)
+
+
+def test_a_few_rows_that_moved_alike_are_no_difference(table: pa.Table) -> None:
+    """Four rows fixed and none broken: McNemar's exact p is .125."""
+    base = model(table, 0.8, 1)
+    wrong = np.flatnonzero(base.predicted != base.actual)[:4]
+    probs = base.probs.copy()
+    probs[wrong] = np.eye(3)[base.actual[wrong]] * 0.7 + 0.1
+    found = against(base, predictions(Path("t"), table, LABELS, probs))
+    assert found["verdict"] == SAME
+    assert found["metrics"]["macro_f1"]["p"] == pytest.approx(0.125, abs=0.02)
 
 
 def test_labels_in_another_order_are_the_same_labels(table: pa.Table) -> None:
@@ -157,6 +195,8 @@ def test_gates_on_numbers_and_size(table: pa.Table) -> None:
         "gates.at_least.mcc: reports/metrics.json of workspace has no such number",
         "gates.max_bundle_growth: onnx-fp32 is 61% larger, the limit is 60%",
     ]
+    (failure,) = against(model(table, 0.9, 1), model(table, 0.9, 2), gates=GATES.model_copy(update={"max_bundle_growth": 0.5}))["gates"]
+    assert failure == "gates.max_bundle_growth: there is no format of the bundle that both have (reports/export.json)"
 
 
 def test_slices_divide_the_rows_and_small_ones_are_marked(table: pa.Table) -> None:
@@ -169,7 +209,8 @@ def test_slices_divide_the_rows_and_small_ones_are_marked(table: pa.Table) -> No
     assert not any("absent" in name for name in masks)
     assert "full agreement" not in masks, "no row says"
     found = against(model(table, 0.7, 1), model(table, 0.9, 2), PARAMS.model_copy(update={"slices": {"firm": own["firm"]}}))
-    assert (found["slices"]["with firm"]["rows"], found["slices"]["with firm"]["few"]) == (5, True)
+    assert found["slices"]["with firm"] == {"rows": 5}, "too few for a verdict"
+    assert "too few rows" in as_text(found)
     assert found["slices"]["corpus wire"]["verdict"] == BETTER
 
 
@@ -210,7 +251,8 @@ def test_all_forms_say_the_same(table: pa.Table, tmp_path: Path) -> None:
     )
     new = read_side("workspace", tmp_path, tmp_path / "params.yaml")
     base = Side("main", model(table, 0.7, 1), {}, {"train.lr": 1e-4, "train.epochs": 3})
-    found = compare(base, new, POLARITY, PARAMS, GATES)
+    found = compare(base, new, POLARITY, PARAMS)
+    found["gates"] = failures(found, new, GATES)
     assert found["params"]["train.lr"] == {"base": 1e-4, "new": 2e-5}
     assert found["params"]["train.epochs"] == {"base": 3, "new": None}
     assert found["params"]["corpora.a.label_map"] == {"base": None, "new": {"x": "y"}}

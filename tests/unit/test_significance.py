@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from finsight.domain import significance
 from finsight.domain.scores import statistics
-from finsight.domain.significance import Difference, differences, draws, holm, intervals, mcnemar, rows_needed
+from finsight.domain.significance import Difference, Sample, differences, holm, intervals, mcnemar, rows_needed
 
 
 def model(rng: np.random.Generator, actual: np.ndarray, accuracy: float) -> np.ndarray:
@@ -19,10 +19,21 @@ def model(rng: np.random.Generator, actual: np.ndarray, accuracy: float) -> np.n
     return np.eye(3)[predicted] * 0.7 + 0.1
 
 
+def sample(actual: np.ndarray, resamples: int, seed: int) -> Sample:
+    return Sample(actual, np.arange(len(actual)), resamples, seed)
+
+
+def compared(actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, names: set[str], resamples: int, seed: int) -> dict[str, Difference]:
+    """Two models' differences in the named metrics."""
+    sides = ((actual, ours), (actual, theirs), (np.r_[actual, actual], np.vstack([ours, theirs])))
+    found = ({n: s for n, s in statistics(*side, 15).items() if n in names} for side in sides)
+    return differences(*found, sample(actual, resamples, seed))
+
+
 def test_draws_keep_the_number_of_each_label(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(significance, "_AT_ONCE", 100)
     actual = np.array([0] * 5 + [2] * 7)
-    chunks = list(draws(actual, 20, seed=1))
+    chunks = list(sample(actual, 20, 1).draws())
     assert [len(chunk) for chunk in chunks] == [8, 8, 4]
     weights = np.concatenate(chunks)
     assert (weights[:, :5].sum(axis=1) == 5).all()
@@ -30,11 +41,21 @@ def test_draws_keep_the_number_of_each_label(monkeypatch: pytest.MonkeyPatch) ->
     assert len(np.unique(weights, axis=0)) > 15
 
 
+def test_rows_of_one_unit_are_drawn_and_swapped_together() -> None:
+    actual, units = np.array([0, 0, 0, 2, 2, 2, 2]), np.array([5, 5, 1, 2, 3, 3, 3])
+    drawn = Sample(actual, units, 50, 0)
+    for weights in (np.concatenate(list(drawn.draws())), np.concatenate(list(drawn.swaps()))):
+        assert (weights[:, 0] == weights[:, 1]).all()
+        assert (weights[:, 4] == weights[:, 6]).all()
+        assert (weights[:, 0] != weights[:, 2]).any()
+    assert set(np.concatenate(list(drawn.swaps())).ravel()) == {0.0, 1.0}
+
+
 def test_an_interval_equals_resampling_rows() -> None:
     rng = np.random.default_rng(1)
     actual = rng.integers(0, 3, 200)
     probs = model(rng, actual, 0.7)
-    low, high = intervals(statistics(actual, probs, 15), actual, 4000, seed=0)["macro_f1"]
+    low, high = intervals(statistics(actual, probs, 15), sample(actual, 4000, 0))["macro_f1"]
     by_class = [np.flatnonzero(actual == c) for c in range(3)]
     drawn = []
     for _ in range(2000):
@@ -50,7 +71,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = dict.fromkeys(truth, 0)
     for i in range(400):
         wanted = {name: s for name, s in statistics(actual, model(rng, actual, 0.7), 15).items() if name in truth}
-        found = intervals(wanted, actual, 1000, seed=i)
+        found = intervals(wanted, sample(actual, 1000, i))
         for name, value in truth.items():
             low, high = found[name]
             covered[name] += low <= value <= high
@@ -67,8 +88,7 @@ def test_equal_models_are_rarely_called_different_and_a_real_difference_is_found
         count = {"accuracy": 0, "macro_f1": 0, "mcnemar": 0}
         for i in range(pairs):
             a, b = model(rng, actual, first), model(rng, actual, second)
-            ours, theirs = ({n: s for n, s in statistics(actual, x, 15).items() if n in count} for x in (a, b))
-            for name, found in differences(ours, theirs, actual, 200, seed=i).items():
+            for name, found in compared(actual, a, b, {*count}, 200, i).items():
                 count[name] += found.p < 0.05
             right, was = a.argmax(axis=1) == actual, b.argmax(axis=1) == actual
             count["mcnemar"] += mcnemar(int((right & ~was).sum()), int((was & ~right).sum())) < 0.05
@@ -81,11 +101,41 @@ def test_equal_models_are_rarely_called_different_and_a_real_difference_is_found
     assert all(share >= 0.35 for share in power.values())
 
 
+@pytest.mark.parametrize("moved", [4, 6, 8, 12])
+def test_models_that_err_alike_are_rarely_called_different_too(moved: int) -> None:
+    """Two fine-tunes of one backbone: on 970 rows they part on a handful, either being right as often."""
+    rng = np.random.default_rng(moved)
+    actual = rng.integers(0, 3, 970)
+    base = model(rng, actual, 0.85)
+    called = 0
+    for i in range(300):
+        a, b = base.copy(), base.copy()
+        for row in rng.choice(970, moved, replace=False):
+            one, other = (a, b) if rng.random() < 0.5 else (b, a)
+            one[row], other[row] = np.eye(3)[actual[row]] * 0.7 + 0.1, np.eye(3)[(actual[row] + 1) % 3] * 0.7 + 0.1
+        called += compared(actual, a, b, {"macro_f1"}, 200, i)["macro_f1"].p < 0.05
+    assert called / 300 <= 0.085, "0.05, and three standard errors of 300 pairs"
+
+
+@pytest.mark.parametrize(("fixed", "broken"), [(4, 0), (6, 1), (9, 1), (30, 12)])
+def test_the_p_value_of_accuracy_is_that_of_the_exact_test(fixed: int, broken: int) -> None:
+    """Exchanging the models' answers leaves the binomial of McNemar's test."""
+    actual = np.arange(300) % 3
+    right, wrong = np.eye(3)[actual] * 0.7 + 0.1, np.eye(3)[(actual + 1) % 3] * 0.7 + 0.1
+    ours, theirs = right.copy(), right.copy()
+    theirs[:fixed], ours[fixed : fixed + broken] = wrong[:fixed], wrong[fixed : fixed + broken]
+    found = compared(actual, ours, theirs, {"accuracy"}, 20_000, 0)["accuracy"]
+    assert found.value == pytest.approx((fixed - broken) / 300)
+    assert found.p == pytest.approx(mcnemar(fixed, broken), abs=0.01)
+
+
 def test_the_same_model_does_not_differ() -> None:
     rng = np.random.default_rng(0)
     actual = rng.integers(0, 3, 100)
-    found = statistics(actual, model(rng, actual, 0.8), 15)
-    for difference in differences(found, found, actual, 200, seed=0).values():
+    probs = model(rng, actual, 0.8)
+    found = compared(actual, probs, probs, {"accuracy", "macro_f1", "mcc", "nll", "brier", "ece", "adaptive_ece", "auroc"}, 200, 0)
+    assert len(found) == 8
+    for difference in found.values():
         assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
         assert rows_needed(difference, 100) is None
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finsight.domain.metrics import Floats, Ints, nll, softmax
+from finsight.domain.metrics import Floats, Ints
 from finsight.domain.scores import equal_width
 
-# Where a temperature is looked for; a fit that ends at a limit says that the model is beyond repair by one number.
+# Where a temperature is looked for.
 COLDEST, HOTTEST = 0.05, 20.0
 
 
@@ -40,22 +40,30 @@ def reliability(actual: Ints, probs: Floats, bins: int) -> list[Bin]:
 def temperature(actual: Ints, logits: NDArray[np.floating]) -> float:
     """The number that divides the logits so that their log loss is least; above 1 the model was too sure of itself.
 
-    The loss has one minimum in the inverse of the temperature, in which it is convex, so that golden-section search over it finds it.
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", §4.2.
+    The loss is convex in the inverse of the temperature, as long as no probability is clipped, so that golden-section search finds its
+    minimum. Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", §4.2.
 
     :param actual: label indices (n,) of rows that the model has not learned from.
-    :param logits: (n, k).
+    :param logits: (n, k), finite.
+    :returns: from 0.05 to 20; 1 for a model that has every row right, which says nothing of how sure it should be.
     """
+    raw = logits.astype(np.float64)
+    lead = raw - raw[np.arange(len(actual)), actual][:, None]  # of each label over the right one
+
+    def loss(inverse: float) -> float:
+        return float(np.logaddexp.reduce(lead * inverse, axis=1).mean())
+
     golden = (5**0.5 - 1) / 2
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(80):
         span = golden * (high - low)
         a, b = high - span, low + span
-        if nll(actual, softmax(logits * a)) < nll(actual, softmax(logits * b)):
+        if loss(a) <= loss(b):
             high = b
         else:
             low = a
-    return 2 / (low + high)
+    found = 2 / (low + high)
+    return found if found > COLDEST * 1.01 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,10 @@ def risk_coverage(actual: Ints, probs: Floats) -> list[Coverage]:
     return [Coverage(float(ordered[i]), (i + 1) / len(ordered), float(right[i] / (i + 1))) for i in ends]
 
 
-def abstain_below(curve: list[Coverage], precision: float) -> Coverage | None:
-    """The least confidence from which on answers reach a precision, with what is left then; None where none does."""
-    return max((point for point in curve if point.accuracy >= precision), key=lambda point: point.coverage, default=None)
+def abstain_below(curve: list[Coverage], precision: float, share: float) -> Coverage | None:
+    """The least confidence from which on answers reach a precision, with what is left then; None where none does.
+
+    :param share: of the rows that have to be left, since a few lucky ones at the top show nothing.
+    """
+    reached = (point for point in curve if point.accuracy >= precision and point.coverage >= share)
+    return max(reached, key=lambda point: point.coverage, default=None)

@@ -41,8 +41,11 @@ def precision_recall_f1(confusion: Counts) -> tuple[Floats, Floats, Floats]:
 
 
 def macro_f1(confusion: Counts) -> Floats:
-    """Unweighted mean of the per-class F1 over the classes that occur, actual or predicted, as scikit-learn does."""
-    occurs = (confusion.sum(axis=-2) + confusion.sum(axis=-1)) > 0
+    """Unweighted mean of the per-class F1 over the classes that occur among the actual ones, of confusion matrices (…, k, k).
+
+    scikit-learn's default takes those that are predicted alone in too: two models would then be averaged over different classes.
+    """
+    occurs = confusion.sum(axis=-1) > 0
     return _ratio((precision_recall_f1(confusion)[2] * occurs).sum(axis=-1), occurs.sum(axis=-1))
 
 
@@ -104,7 +107,7 @@ def by_label(confusion: Counts, labels: Sequence[str]) -> dict[str, float]:
     """Precision, recall and F1 of each label, their plain and weighted means, and the number of rows."""
     precision, recall, f1 = precision_recall_f1(confusion)
     support = confusion.sum(axis=1)
-    occurs = (support + confusion.sum(axis=0)) > 0
+    occurs = support > 0
     flat: dict[str, float] = {"n": int(support.sum())}
     for name, values in (("precision", precision), ("recall", recall)):
         flat |= {f"macro_{name}": float(values[occurs].mean()), f"weighted_{name}": float(np.average(values, weights=support))}

@@ -13,34 +13,62 @@ from numpy.typing import NDArray
 from finsight.domain.metrics import Floats, Ints
 from finsight.domain.scores import Statistic
 
+ALPHA = 0.05
 LEVEL = 0.95
+# What a comparison may come to.
+BETTER, WORSE, SAME = "better", "worse", "no significant difference"
 # Weights that are held at a time: 32 MB.
 _AT_ONCE = 4_000_000
+_NOISE = 1e-12  # of adding the same numbers in another order
 
 
-def draws(actual: Ints, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each row was drawn in each resample, (m, n) at a time: rows with replacement within each actual label.
-
-    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; stratified, as the split was.
+@dataclass(frozen=True)
+class Sample:
+    """Test rows, and how they are drawn again.
 
     :param actual: label indices (n,), n ≥ 1.
+    :param units: number (n,) of what each row belongs to: near-duplicates are one observation, and are drawn and swapped together.
+    :param resamples: how often, with random numbers from ``seed``.
     """
-    rng = np.random.default_rng(seed)
-    n = len(actual)
-    strata = [np.flatnonzero(actual == label) for label in np.unique(actual)]
-    at_once = max(1, _AT_ONCE // n)
-    for begin in range(0, resamples, at_once):
-        m = min(at_once, resamples - begin)
-        weights = np.empty((m, n))
-        for rows in strata:
-            picked = rng.integers(0, len(rows), size=(m, len(rows))) + np.arange(m)[:, None] * len(rows)
-            weights[:, rows] = np.bincount(picked.ravel(), minlength=m * len(rows)).reshape(m, len(rows))
-        yield weights
+
+    actual: Ints
+    units: Ints
+    resamples: int
+    seed: int
+
+    def draws(self) -> Iterator[Floats]:
+        """How often each row was drawn in each resample, (m, n) at a time: units with replacement within each actual label.
+
+        Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13; stratified, as the split was.
+        """
+        rng = np.random.default_rng(self.seed)
+        _, first, unit_of = np.unique(self.units, return_index=True, return_inverse=True)
+        label_of = self.actual[first]
+        strata = [np.flatnonzero(label_of == label) for label in np.unique(label_of)]
+        for m in self._parts():
+            times = np.empty((m, len(first)))
+            for units in strata:
+                picked = rng.integers(0, len(units), size=(m, len(units))) + np.arange(m)[:, None] * len(units)
+                times[:, units] = np.bincount(picked.ravel(), minlength=m * len(units)).reshape(m, len(units))
+            yield times[:, unit_of]
+
+    def swaps(self) -> Iterator[Floats]:
+        """Which rows have their two models' answers exchanged (1) and which not (0), (m, n) at a time: each unit with even odds."""
+        rng = np.random.default_rng(self.seed)
+        names, unit_of = np.unique(self.units, return_inverse=True)
+        for m in self._parts():
+            yield rng.integers(0, 2, size=(m, len(names))).astype(np.float64)[:, unit_of]
+
+    def _parts(self) -> Iterator[int]:
+        """How many resamples are held at a time."""
+        at_once = max(1, _AT_ONCE // len(self.actual))
+        for begin in range(0, self.resamples, at_once):
+            yield min(at_once, self.resamples - begin)
 
 
-def intervals(found: Mapping[str, Statistic], actual: Ints, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+def intervals(found: Mapping[str, Statistic], sample: Sample) -> dict[str, tuple[float, float]]:
     """The 95 % percentile bootstrap interval of each metric; one that is not defined in some resample has none."""
-    drawn = _resampled(found, actual, resamples, seed)
+    drawn = _values(found, sample.draws())
     return {name: limits(values) for name, values in drawn.items() if not np.isnan(values).any()}
 
 
@@ -49,7 +77,7 @@ class Difference:
     """How much more one model has of a metric than another on the same rows.
 
     :param low: of the 95 % interval, to ``high``.
-    :param p: two-sided bootstrap p-value of there being no difference.
+    :param p: two-sided p-value of there being no difference.
     :param error: standard error of ``value``.
     """
 
@@ -61,27 +89,36 @@ class Difference:
 
 
 def differences(
-    ours: Mapping[str, Statistic], theirs: Mapping[str, Statistic], actual: Ints, resamples: int, seed: int
+    ours: Mapping[str, Statistic], theirs: Mapping[str, Statistic], pooled: Mapping[str, Statistic], sample: Sample
 ) -> dict[str, Difference]:
-    """Each metric of one model less the other's, both on the same draws of the same rows (paired bootstrap).
+    """Each metric of one model less the other's on the same rows.
 
-    A p-value is twice the share of resamples in which the difference has the other sign or none, one resample being added to both counts
-    so that it is never 0 (Davison & Hinkley 1997, "Bootstrap Methods and their Application", §4.4).
+    The interval is from the paired bootstrap: both models on the same draws. The p-value is from approximate randomisation: were the
+    models alike, it would make no difference which of them a row's answer is from; p is the share of random exchanges that lead to a
+    difference as large, the data themselves being counted as one of them. (A bootstrap's p-value is too small where few rows differ.)
+    Source: Noreen 1989, "Computer-Intensive Methods for Testing Hypotheses", ch. 2; Yeh 2000, "More accurate tests for the statistical
+    significance of result differences".
+
+    :param pooled: the metrics of weights (m, 2n): of our answers to the n rows, then theirs.
     """
-    both = ours.keys() & theirs.keys()
+    names = [name for name in ours if name in theirs]
 
     def less(name: str) -> Statistic:
         return lambda weights: ours[name](weights) - theirs[name](weights)
 
-    subtracted = {name: less(name) for name in ours if name in both}
-    once = np.ones((1, len(actual)))
+    def exchanged(name: str) -> Statistic:
+        return lambda swap: pooled[name](np.hstack([1 - swap, swap])) - pooled[name](np.hstack([swap, 1 - swap]))
+
+    once = np.ones((1, len(sample.actual)))
+    drawn = _values({name: less(name) for name in names}, sample.draws())
+    defined = {name: values for name, values in drawn.items() if not np.isnan(values).any()}
+    swapped = _values({name: exchanged(name) for name in defined}, sample.swaps())
     found = {}
-    for name, values in _resampled(subtracted, actual, resamples, seed).items():
-        value = float(subtracted[name](once)[0])
-        if not np.isnan(values).any() and not math.isnan(value):
-            rarer = min((values <= 0).sum(), (values >= 0).sum())
-            p = min(1.0, 2 * (1 + int(rarer)) / (1 + len(values)))
-            found[name] = Difference(value, *limits(values), p, float(values.std()))
+    for name, values in defined.items():
+        value = float(less(name)(once)[0])
+        seen = abs(float(exchanged(name)(0 * once)[0])) - _NOISE
+        p = (1 + int((np.abs(swapped[name]) >= seen).sum())) / (1 + sample.resamples)
+        found[name] = Difference(value, *limits(values), p, float(values.std()))
     return found
 
 
@@ -124,17 +161,17 @@ def rows_needed(difference: Difference, n: int, power: float = 0.8) -> int | Non
 
     :param n: rows that it was measured on.
     """
-    if not difference.value:
+    if abs(difference.value) <= _NOISE:
         return None
     normal = NormalDist()
     wanted = normal.inv_cdf((1 + LEVEL) / 2) + normal.inv_cdf(power)
     return math.ceil(n * (wanted * difference.error / difference.value) ** 2)
 
 
-def _resampled(found: Mapping[str, Statistic], actual: Ints, resamples: int, seed: int) -> dict[str, Floats]:
-    """Each metric's value in each resample."""
+def _values(found: Mapping[str, Statistic], weights: Iterator[Floats]) -> dict[str, Floats]:
+    """Each metric's value for all of the weights."""
     values: dict[str, list[Floats]] = {name: [] for name in found}
-    for weights in draws(actual, resamples, seed):
+    for part in weights:
         for name, statistic in found.items():
-            values[name].append(statistic(weights))
+            values[name].append(statistic(part))
     return {name: np.concatenate(parts) for name, parts in values.items()}

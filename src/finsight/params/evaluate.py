@@ -46,9 +46,11 @@ class EvaluateParams(Section):
     """Settings of the intervals, the calibration errors and the slices."""
 
     primary: Metric
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    bootstrap_resamples: Annotated[int, Field(ge=1000)]
+    """Fewer could not show a difference in one of the thirty metrics and more that a comparison corrects for."""
     seed: Annotated[int, Field(ge=0)]
     calibration_bins: Count
     abstain_precision: Share
     slices: dict[str, SliceParams]
     min_slice_rows: Count
+    behaviour_rows: Count

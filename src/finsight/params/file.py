@@ -108,7 +108,12 @@ def read_flat(path: Path) -> dict[str, Any]:
 
     :raises ParamsError: when it is no mapping in YAML.
     """
-    return dict(_leaves("", _read(path)))
+    return dotted(_read(path))
+
+
+def dotted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    return dict(_leaves("", content))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -168,4 +173,4 @@ def flatten(params: Params) -> dict[str, str]:
     content["corpora"] = {name: content["corpora"][name] for name in (*params.ingest.corpora, *params.ingest.unlabelled)}
     used = (params.train.backbone, params.train.teacher)
     content["backbones"] = {name: b for name, b in content["backbones"].items() if name in used}
-    return {key: str(value) for key, value in _leaves("", content)}
+    return {key: str(value) for key, value in dotted(content).items()}

@@ -15,4 +15,4 @@ class GateParams(Section):
     primary: Literal["not worse", "better", "off"]
     at_most: dict[str, float]
     at_least: dict[str, float]
-    max_bundle_growth: Annotated[float, Field(ge=0)]
+    max_bundle_growth: Annotated[float, Field(ge=0)] | None

@@ -12,18 +12,16 @@ import numpy as np
 
 from finsight.domain.metrics import precision_recall_f1
 from finsight.domain.scores import LOWER_IS_BETTER, Statistic, confusions
-from finsight.domain.significance import LEVEL, Difference, differences, holm, mcnemar, rows_needed
+from finsight.domain.significance import ALPHA, BETTER, SAME, WORSE, Difference, differences, holm, mcnemar, rows_needed
 from finsight.errors import DataError
 from finsight.files import read_json
 from finsight.params.evaluate import EvaluateParams
 from finsight.params.file import read_flat
-from finsight.params.gates import GateParams
 from finsight.pipeline.predictions import Predictions, read_predictions
 from finsight.pipeline.slices import Mask, slices
 
 PREDICTIONS = "predictions.parquet"
 REPORTS = ("metrics", "train", "prepare", "export")
-BETTER, WORSE, SAME = "better", "worse", "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -46,91 +44,56 @@ def read_side(name: str, folder: Path, settings: Path) -> Side:
 
     :param folder: with predictions.parquet, and those of the stages' reports that there are.
     :param settings: its params.yaml, if there is one.
+    :raises DataError: when there are no predictions.
     """
+    if not (folder / PREDICTIONS).exists():
+        raise DataError(f"{name}: it has no reports/{PREDICTIONS}; `dvc repro evaluate` writes it there")
     reports = {kind: read_json(folder / f"{kind}.json", "dvc repro") for kind in REPORTS if (folder / f"{kind}.json").exists()}
     return Side(
         name, read_predictions(folder / PREDICTIONS, f"{PREDICTIONS} of {name}"), reports, read_flat(settings) if settings.exists() else {}
     )
 
 
-def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams, gates: GateParams) -> dict[str, Any]:
-    """What changed from ``base`` to ``new``: verdict, metrics, labels, slices, rows, size, speed, parameters, data, and the gates' answer.
+def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams) -> dict[str, Any]:
+    """What changed from ``base`` to ``new``: verdict, metrics, labels, slices, rows, size, speed, parameters, data.
 
-    Only rows that both have with the same label count. The primary metric decides at 5 %; the p-values of all others are corrected for
-    their number (Holm).
+    Only rows that both have with the same label count. The primary metric decides at 5 %; the p-values of all others, slices among them,
+    are corrected for their number (Holm). A slice of few rows has its number of rows alone.
 
     :raises DataError: when the two have other labels, or no row in common.
     """
     before, after = _in_common(base, new)
-    theirs, ours = (_statistics(side, polarity, params.calibration_bins) for side in (before, after))
-    found = differences(ours, theirs, before.actual, params.bootstrap_resamples, params.seed)
+    sides = (_statistics(side, polarity, params.calibration_bins) for side in (after, before, after.pooled(before)))
+    ours, theirs, pooled = sides
+    found = differences(ours, theirs, pooled, before.sample(params))
     if params.primary not in found:
         raise DataError(f"evaluate.primary: {params.primary} is not defined on the {len(before.actual)} rows that both models have")
-    by_slice = dict(_by_slice(before, after, polarity, params))
-    family = {name: d for name, d in found.items() if name != params.primary} | {name: d for name, (d, _) in by_slice.items()}
-    corrected = holm({name: d.p for name, d in family.items()})
+    masks = slices(before.table, params.slices)
+    by_slice = dict(_by_slice(masks, before, after, polarity, params))
+    family = {name: d for name, d in found.items() if name != params.primary} | by_slice
+    ps = {**holm({name: d.p for name, d in family.items()}), params.primary: found[params.primary].p}
     once = np.ones((1, len(before.actual)))
-
-    def row(name: str, difference: Difference) -> dict[str, Any]:
-        values = {"base": float(theirs[name](once)[0]), "new": float(ours[name](once)[0])}
-        p = difference.p if name == params.primary else corrected[name]
-        return {**values, **_difference(difference), "p": p, "verdict": _verdict(name, difference, p)}
-
     primary = found[params.primary]
-    was_right, is_right = before.predicted == before.actual, after.predicted == after.actual
-    fixed, broken = ~was_right & is_right, was_right & ~is_right
-    content: dict[str, Any] = {
+    return {
         "base": base.name,
         "new": new.name,
         "rows": {"base": len(base.predictions.actual), "new": len(new.predictions.actual), "both": len(before.actual)},
         "primary": params.primary,
         "verdict": _verdict(params.primary, primary, primary.p),
         "rows_needed": rows_needed(primary, len(before.actual)),
-        "metrics": {name: row(name, difference) for name, difference in found.items()},
-        "slices": {
-            name: {
-                "rows": n,
-                "few": n < params.min_slice_rows,
-                **_difference(d),
-                "p": corrected[name],
-                "verdict": _verdict(params.primary, d, corrected[name]),
-            }
-            for name, (d, n) in by_slice.items()
+        "metrics": {
+            name: {"base": float(theirs[name](once)[0]), "new": float(ours[name](once)[0]), **_about(name, difference, ps[name])}
+            for name, difference in found.items()
         },
-        "mcnemar": {"fixed": int(fixed.sum()), "broken": int(broken.sum()), "p": mcnemar(int(fixed.sum()), int(broken.sum()))},
-        "flips": {"fixed": _rows(before, after, fixed), "broken": _rows(before, after, broken)},
+        "slices": {
+            name: {"rows": int(mask.sum())} | (_about(params.primary, by_slice[name], ps[name]) if name in by_slice else {})
+            for name, mask in masks.items()
+        },
+        **_flips(before, after),
         "formats": _formats(base, new),
         "params": _changed(base.params, new.params),
         "data": _changed(_data(base), _data(new)),
     }
-    content["gates"] = failures(content, new, gates)
-    return content
-
-
-def failures(content: Mapping[str, Any], new: Side, gates: GateParams) -> list[str]:
-    """What keeps the new model from passing, in words; empty where nothing does."""
-    verdict, primary = content["verdict"], content["primary"]
-    found = []
-    if (gates.primary == "better" and verdict != BETTER) or (gates.primary == "not worse" and verdict == WORSE):
-        found.append(f"gates.primary: {primary} has to be {gates.primary}, it is: {verdict}{_rows_in_words(content)}")
-    measured = new.reports.get("metrics", {})
-    for key, limits, passes in (("at_most", gates.at_most, float.__le__), ("at_least", gates.at_least, float.__ge__)):
-        for name, limit in limits.items():
-            value = measured.get(name)
-            if not isinstance(value, int | float):
-                found.append(f"gates.{key}.{name}: reports/metrics.json of {new.name} has no such number")
-            elif not passes(float(value), limit):
-                found.append(f"gates.{key}.{name}: {value:.4g}, the limit is {limit:g}")
-    for name, row in content["formats"].items():
-        if "bytes" in row and row["bytes"]["new"] > (1 + gates.max_bundle_growth) * row["bytes"]["base"]:
-            growth = row["bytes"]["new"] / row["bytes"]["base"] - 1
-            found.append(f"gates.max_bundle_growth: {name} is {growth:.0%} larger, the limit is {gates.max_bundle_growth:.0%}")
-    return found
-
-
-def _rows_in_words(content: Mapping[str, Any]) -> str:
-    n = content["rows_needed"]
-    return f" (about {n:,} test rows would tell)" if content["verdict"] == SAME and n else ""
 
 
 def _in_common(base: Side, new: Side) -> tuple[Predictions, Predictions]:
@@ -168,25 +131,36 @@ def _statistics(found: Predictions, polarity: Mapping[str, float], bins: int) ->
 
 
 def _by_slice(
-    before: Predictions, after: Predictions, polarity: Mapping[str, float], params: EvaluateParams
-) -> Iterator[tuple[str, tuple[Difference, int]]]:
-    """The difference in the primary metric on each slice."""
-    found: dict[str, Mask] = slices(before.table, params.slices)
-    for name, mask in found.items():
-        a, b = before.take(mask), after.take(mask)
-        ours, theirs = ({str(params.primary): side.statistics(polarity, params.calibration_bins)[params.primary]} for side in (b, a))
-        if difference := differences(ours, theirs, a.actual, params.bootstrap_resamples, params.seed).get(params.primary):
-            yield name, (difference, int(mask.sum()))
+    masks: Mapping[str, Mask], before: Predictions, after: Predictions, polarity: Mapping[str, float], params: EvaluateParams
+) -> Iterator[tuple[str, Difference]]:
+    """The difference in the primary metric on each slice that has rows enough."""
+    for name, mask in masks.items():
+        if mask.sum() >= params.min_slice_rows:
+            old, new = before.take(mask), after.take(mask)
+            sides = (side.statistics(polarity, params.calibration_bins)[params.primary] for side in (new, old, new.pooled(old)))
+            ours, theirs, pooled = ({str(params.primary): statistic} for statistic in sides)
+            if difference := differences(ours, theirs, pooled, old.sample(params)).get(params.primary):
+                yield name, difference
 
 
 def _verdict(metric: str, difference: Difference, p: float) -> str:
-    if p >= 1 - LEVEL or not difference.value:
+    if p >= ALPHA:
         return SAME
     return BETTER if (difference.value < 0) == (metric in LOWER_IS_BETTER) else WORSE
 
 
-def _difference(difference: Difference) -> dict[str, float]:
-    return {"difference": difference.value, "low": difference.low, "high": difference.high}
+def _about(metric: str, difference: Difference, p: float) -> dict[str, Any]:
+    """A difference in ``metric``, with its p-value as corrected."""
+    limits = {"difference": difference.value, "low": difference.low, "high": difference.high}
+    return {**limits, "p": p, "verdict": _verdict(metric, difference, p)}
+
+
+def _flips(before: Predictions, after: Predictions) -> dict[str, Any]:
+    """The rows that changed sides, and McNemar's test on them."""
+    was_right, is_right = before.predicted == before.actual, after.predicted == after.actual
+    fixed, broken = _rows(before, after, ~was_right & is_right), _rows(before, after, was_right & ~is_right)
+    test = {"fixed": len(fixed), "broken": len(broken), "p": mcnemar(len(fixed), len(broken))}
+    return {"mcnemar": test, "flips": {"fixed": fixed, "broken": broken}}
 
 
 def _rows(before: Predictions, after: Predictions, mask: Mask) -> list[dict[str, Any]]:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-from finsight.pipeline.compare import BETTER, SAME, WORSE
+from finsight.domain.significance import BETTER, SAME, WORSE
+from finsight.pipeline.compare import Side
+from finsight.pipeline.gating import tell
 
-_ROWS_SHOWN = 20
+_ROWS_SHOWN, _CHARACTERS = 20, 300  # of flips, and of the text of each
 _HEAD = ("metric", "base", "new", "difference", "95 % interval", "p", "")
 
 
 def verdict(content: Mapping[str, Any]) -> str:
     """The one sentence that a reviewer needs."""
-    row, n = content["metrics"][content["primary"]], content["rows_needed"]
+    row = content["metrics"][content["primary"]]
     said = {BETTER: "is better", WORSE: "is worse", SAME: "does not differ significantly"}[content["verdict"]]
     sentence = (
         f"{content['new']} {said} in {content['primary']}: {row['base']:.3f} → {row['new']:.3f} "
         f"({row['difference']:+.3f}, 95 % interval {row['low']:+.3f} to {row['high']:+.3f}, p {_p(row['p'])}, "
         f"{content['rows']['both']} rows)"
     )
-    return sentence + (f"; about {n:,} test rows would tell" if content["verdict"] == SAME and n else "")
+    return sentence + (f"; {tell(content)}" if tell(content) else "")
 
 
 def as_text(content: Mapping[str, Any]) -> str:
@@ -46,13 +50,14 @@ def as_markdown(content: Mapping[str, Any]) -> str:
     sign = {BETTER: "🟢", WORSE: "🔴", SAME: "⚪"}[content["verdict"]]
     lines = [f"## {sign} {_plain(verdict(content))}", "", *(_plain(line) for line in _common(content)), ""]
     lines += [*_gates(content), "", *_table([_HEAD, *_metrics(content)])]
+    lines += ["", *(f"![{name}]({name})" for name in content.get("images", ()))]
     mcnemar = content["mcnemar"]
     lines += ["", f"{mcnemar['fixed']} rows fixed, {mcnemar['broken']} broken, McNemar's exact p {_p(mcnemar['p'])}.", ""]
     slices = [("slice", "rows", "difference", "95 % interval", "p", ""), *_slices(content)]
     lines += _folded(f"{content['primary']} by slice", slices)
     for name in ("fixed", "broken"):
         flips = content["flips"][name]
-        rows = [(f["label"], f["base"], f["new"], f["text"]) for f in flips[:_ROWS_SHOWN]]
+        rows = [(f["label"], f["base"], f["new"], shorten(f["text"], _CHARACTERS, placeholder=" …")) for f in flips[:_ROWS_SHOWN]]
         lines += _folded(f"{name}: {len(flips)}", [("label", "base", "new", "text"), *rows]) if flips else []
     for name, title in (("formats", "size and speed"), ("params", "parameters"), ("data", "data")):
         changes = list(_changes(content, name))
@@ -63,6 +68,18 @@ def as_markdown(content: Mapping[str, Any]) -> str:
 def as_json(content: Mapping[str, Any]) -> str:
     """All of it, for programs."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def draw(content: Mapping[str, Any], base: Side, new: Side, folder: Path) -> list[str]:
+    """Write the drawings of a comparison into a folder, as PNGs; return their names."""
+    from finsight.pipeline import drawing  # takes half a second
+
+    figures = {"differences": drawing.differences(content["metrics"], content["primary"])}
+    for side, name in ((base, "base"), (new, "new")):
+        figures[f"confusion-{name}"] = drawing.confusion(side.predictions.labels, side.predictions.counts(), f"{name}: {side.name}")
+    for name, figure in figures.items():
+        drawing.save_png(figure, folder / f"{name}.png")
+    return [f"{name}.png" for name in figures]
 
 
 FORMATS: dict[str, Callable[[Mapping[str, Any]], str]] = {"text": as_text, "markdown": as_markdown, "json": as_json}
@@ -78,6 +95,9 @@ def _common(content: Mapping[str, Any]) -> list[str]:
 
 
 def _gates(content: Mapping[str, Any]) -> list[str]:
+    """What the gates said, where they were asked."""
+    if "gates" not in content:
+        return []
     return [f"gate failed: {failure}" for failure in content["gates"]] or ["gates passed"]
 
 
@@ -91,7 +111,7 @@ def _metrics(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _slices(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, row in content["slices"].items():
-        yield name, f"{row['rows']}{' (few)' if row['few'] else ''}", *_moved(row)
+        yield name, str(row["rows"]), *(_moved(row) if "p" in row else ("", "", "", "too few rows"))
 
 
 def _moved(row: Mapping[str, Any]) -> tuple[str, str, str, str]:

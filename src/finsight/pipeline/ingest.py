@@ -29,6 +29,9 @@ CORPUS_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COL
 """What every corpus table has; the columns that corpora keep follow."""
 QUARANTINE_SCHEMA = pa.schema([("id", pa.string()), ("corpus", pa.string()), ("reason", pa.string()), ("raw", pa.string())])
 FIQA_COLUMNS = ("target", "aspect")
+# Columns that later stages put beside these; evaluate's probabilities and baselines have a prefix.
+_RESERVED = {*CORPUS_SCHEMA.names, "leak", "near_group", "label_id", "input_ids", "predicted"}
+_PREFIXES = ("prob_", "baseline_")
 ROW_GROUP, CHARACTERS = 32_768, 1 << 26  # the most of a row group
 NAMED = 3  # positions that a message names before it says "and N more"
 REASONS = 50  # that the report tells apart
@@ -125,7 +128,7 @@ def extra_columns(corpora: Mapping[str, Corpus]) -> list[str]:
     found: set[str] = set()
     for name, corpus in corpora.items():
         kept: Collection[str] = corpus.keep if isinstance(corpus, TableCorpus) else FIQA_COLUMNS if isinstance(corpus, FiqaCorpus) else ()
-        if reserved := sorted(set(kept) & set(CORPUS_SCHEMA.names)):
+        if reserved := sorted(column for column in kept if column in _RESERVED or column.startswith(_PREFIXES)):
             raise ParamsError(
                 f"corpora.{name}.keep: {reserved[0]!r} is a column of the table itself; take it out (split, agreement, date and group "
                 "have keys of their own) or rename it in the file"

@@ -13,13 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finsight.files import atomic_file
+from finsight.pipeline.cells import plain
+from finsight.pipeline.linear import regression, vectorizer
 
 HEADER = ("hash", "label", "suggested", "quality", "id", "text")
 FOLDS = 5
 CHARACTERS = 2000  # of a text that are read: more adds time, hardly evidence
-FEATURES = 100_000
-# What a spreadsheet takes for a formula (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -71,28 +70,18 @@ def find_suspects(table: pa.Table, labels: Sequence[str]) -> Suspects:
 
 def out_of_fold(texts: Sequence[str], codes: NDArray[np.int64], n_labels: int) -> NDArray[np.float64] | None:
     """Probabilities ``[rows, labels]`` of TF-IDF over words and word pairs with logistic regression, or None where no word recurs."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=FEATURES)
     try:
-        features = vectorizer.fit_transform(texts)
+        features = vectorizer().fit_transform(texts)
     except ValueError:  # an empty vocabulary, which it can't say beforehand
         return None
     probs = np.zeros((len(texts), n_labels))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(features, codes)
-    with threadpool_limits(1):  # sums come out alike on any number of cores, and matrices this small gain nothing from a second
+    with regression() as model:
         for train, held_out in folds:
-            model = LogisticRegression(C=5.0, tol=1e-3, max_iter=1000).fit(features[train], codes[train])
-            probs[held_out] = model.predict_proba(features[held_out])
+            probs[held_out] = model.fit(features[train], codes[train]).predict_proba(features[held_out])
     return probs
-
-
-def plain(cell: str) -> str:
-    """The cell with a leading apostrophe where a spreadsheet would run it; rows are matched by ``hash``, never by what this shows."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def write_suspects(path: Path, found: Suspects) -> None:

@@ -24,7 +24,7 @@ from finsight.params.prepare import PrepareParams
 from finsight.pipeline.grouping import Corpus, Report, read_corpus
 from finsight.pipeline.raw import readable
 from finsight.pipeline.splitting import NO_SPLIT, Columns, names, split_rows
-from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, map_row_groups
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, map_row_groups, write_csv
 from finsight.pipeline.texts import normal_texts
 from finsight.pipeline.token_cache import cache_key, cached_tokens, drop_unused
 from finsight.pipeline.words import encode
@@ -45,6 +45,7 @@ def prepare(
     cache: Path,
     prepared: Path,
     report: Path,
+    plot: Path,
     progress: Report | None = None,
 ) -> dict[str, Any]:
     """Write ``prepared/{train,validation,test,unlabelled}.parquet`` and the tokenizer; return what ``report`` says.
@@ -55,6 +56,7 @@ def prepare(
     :param unlabelled: table of texts; those that a row of validation or test resembles are left out, and those that stand in train.
     :param known_as: corpus → its name in the literature, if it has one.
     :param cache: folder of token ids by content.
+    :param plot: CSV file of how many texts have how many tokens.
     :param progress: is told what was done to how many more rows.
     """
     tokenizer = load_tokenizer(backbone.folder)
@@ -77,7 +79,7 @@ def prepare(
     definition = tokenizer.backend_tokenizer.to_str()
     with atomic_folder(prepared) as partial, full_disk_is_oserror():
         text_tokenizer = TextTokenizer(definition, params.max_length)
-        counts, tokens = _write(corpus, labels, text_tokenizer, extra, kept, cache, partial, progress)
+        counts, lengths, cut = _write(corpus, labels, text_tokenizer, extra, kept, cache, partial, progress)
         texts = _write_texts(corpus, unlabelled, splits, params.near_duplicates, text_tokenizer, cache, partial)
         tokenizer.save_pretrained(partial / TOKENIZER)
         write_json(partial / BACKBONE, {**backbone.about(), "max_length": params.max_length})
@@ -85,9 +87,10 @@ def prepare(
     content = _content(found, splits, leaks, params, known_as, backbone) | {
         "duplicates": {"dropped_in_train": int(repeated.sum()), "conflicting": conflicting},
         "splits": counts,
-        "tokens": tokens,
+        "tokens": {"mean": sum(size * n for size, n in lengths.items()) / lengths.total(), "max": max(lengths), "texts_cut": cut},
         "unlabelled": texts,
     }
+    write_csv(plot, [{"tokens": size, "texts": lengths[size]} for size in sorted(lengths)])
     write_json(report, content)
     return content
 
@@ -124,8 +127,8 @@ def _write(
     cache: Path,
     folder: Path,
     progress: Report | None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tokenise each row group and append its rows to their splits; return the counts of splits and of tokens."""
+) -> tuple[dict[str, Any], Counter[int], int]:
+    """Tokenise each row group and append its rows to their splits; return the splits' counts, texts by tokens, and how many were cut."""
     counts: dict[str, Any] = {split: {"rows": 0, "labels": dict.fromkeys(labels, 0)} for split in SPLITS}
     lengths, cut, start = Counter[int](), 0, 0
     with ExitStack() as files:
@@ -149,8 +152,7 @@ def _write(
                     counts[split]["labels"][label] += rows_of_it
             if progress:
                 progress("tokenised", n)
-    mean = sum(size * n for size, n in lengths.items()) / sum(lengths.values())
-    return counts, {"mean": mean, "max": max(lengths), "texts_cut": cut}
+    return counts, lengths, cut
 
 
 def _write_texts(

@@ -14,6 +14,9 @@ NEXT = (
     ("make mlflow", "runs and model versions in the browser"),
 )
 
+UNBEATEN = "NOT BEATEN by the model"
+"""What a line says that a reader must not miss."""
+
 
 def read_summary(reports: Path) -> dict[str, Any]:
     """The reports that both forms of the summary draw on, by name; the one of ``register`` where there is one.
@@ -36,19 +39,21 @@ def as_text(found: dict[str, Any]) -> str:
         f"  protocol        {in_words(metrics['protocol'])}",
     ]
     lines.append(f"  calibration     {_calibration(metrics)}")
-    if "n_without_leaks" in metrics:
+    if metrics.get("n_without_leaks", metrics["n"]) != metrics["n"]:
         lines.append(
             f"  without leaks   accuracy {metrics['accuracy_without_leaks']:.3f}, macro-F1 {metrics['macro_f1_without_leaks']:.3f} "
             f"on {metrics['n_without_leaks']} rows"
         )
+    for name, beaten in metrics["baselines"].items():
+        lines.append(f"  {name:<15} macro-F1 {beaten['macro_f1']:.3f}, {_lead(beaten)}")
     if "ordinal_error" not in metrics:
-        lines.append("  ordinal error   off: params.yaml states no polarity")
+        lines.append("  ordinal error   off: params.yaml states no polarity; so is the lexicon baseline")
     for name, m in export["formats"].items():
         lines.append(
             f"  {name:<15} {m['bytes'] / 1e6:5.1f} MB, {m['texts_per_second']:,.0f} texts/s, {m['single_text_p50_ms']:.1f} ms for one, "
             f"{m['label_flip_rate']:.2%} of labels differ from the checkpoint"
         )
-    lines += [f"  registered      {_registered(found.get('registration'))}", "", "  next:"]
+    lines += [f"  registered      {_registered(found.get('registration'))}", "  report          reports/report.html", "", "  next:"]
     width = max(len(command) for command, _ in NEXT)
     lines += [f"    {command:<{width}}   {why}" for command, why in NEXT]
     return "\n".join([*lines, ""])
@@ -73,6 +78,11 @@ def as_markdown(found: dict[str, Any]) -> str:
             f"| {m['max_abs_diff']:.1e} | {m['label_flip_rate']:.2%} |"
         )
     return "\n".join(lines)
+
+
+def _lead(beaten: dict[str, float]) -> str:
+    moved = f"{beaten['model_has_more']:+.3f} ({beaten['low']:+.3f} to {beaten['high']:+.3f})"
+    return f"the model has {moved}" if beaten["low"] > 0 else f"{UNBEATEN}: {moved}"
 
 
 def _calibration(metrics: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from finsight.pipeline.raw import readable
 # Beside the splits in the prepared folder.
 TOKENIZER, BACKBONE, UNLABELLED = "tokenizer", "backbone.json", "unlabelled.parquet"
 
+
 T = TypeVar("T")
 
 
@@ -69,9 +70,9 @@ def read_rows(path: Path) -> tuple[Rows, list[int | None]]:
     return Rows(rows, table["label_id"].fill_null(-1).to_numpy().astype(np.int64)), table["agreement"].to_pylist()
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file for a plot: the columns of the first row."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """A CSV file: the named columns, or those of the first row."""
     with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns or list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

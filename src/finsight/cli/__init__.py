@@ -1,0 +1,21 @@
+"""The ``finsight`` command. Heavy imports stand inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import click
+
+from finsight import __version__
+from finsight.cli.corpora import backbone, corpus
+from finsight.cli.evaluation import compare, metrics, summary
+from finsight.cli.models import explain, predict, serve, tune, verify
+from finsight.cli.services import mlflow, pull, push, storage
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Build, prove, export, register and serve financial-sentiment models."""
+
+
+for command in (backbone, corpus, summary, metrics, compare, tune, predict, explain, verify, serve, storage, push, pull, mlflow):
+    main.add_command(command)

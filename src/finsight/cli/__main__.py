@@ -1,0 +1,5 @@
+"""``python -m finsight.cli``."""
+
+from finsight.cli import main
+
+main()

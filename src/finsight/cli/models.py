@@ -1,0 +1,126 @@
+"""Commands that make and use models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from finsight.command import PATH, edge, stop_signal
+from finsight.errors import DataError
+
+BUNDLE = Path("models/bundle")
+_BAR = 40  # characters of a word that carries all of the probability
+
+
+@click.command()
+@click.option("--trials", type=click.IntRange(1), help="Trials in all, those of an earlier call among them; tune.trials by default.")
+@click.option("--study", type=PATH, default=Path("tune.db"), show_default=True, help="SQLite file that keeps the search.")
+@click.option("--prepared", type=PATH, default=Path("data/prepared"), show_default=True)
+@edge
+def tune(trials: int | None, study: Path, prepared: Path) -> None:
+    """Search for better train parameters on validation (tune in params.yaml); stop and go on as you like."""
+    from finsight import bootstrap
+
+    with stop_signal() as stop:
+        best = bootstrap.tune(prepared, study, trials, stop, click.echo)
+    click.secho(f"best of the trials: number {best.number}, validation macro-F1 {best.value:.4f}", bold=True)
+    click.echo(f"dvc exp run {best.options()}")
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@edge
+def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bool) -> None:
+    """Label TEXTS, or the lines of standard input, with an exported bundle."""
+    from finsight import bootstrap
+    from finsight.domain.metrics import softmax
+
+    wanted = _given(texts)
+    classifier = bootstrap.bundle_classifier(bundle, graph)
+    probs = softmax(classifier.logits(wanted))
+    labels = list(classifier.labels)
+    if not as_json:
+        click.secho(f"{'label':<12}{''.join(f'{label:>12}' for label in labels)}  text", bold=True)
+    for text, row in zip(wanted, probs, strict=True):
+        label = labels[int(row.argmax())]
+        if as_json:
+            probabilities = {name: round(float(p), 6) for name, p in zip(labels, row, strict=True)}
+            click.echo(json.dumps({"text": text, "label": label, "probabilities": probabilities}, ensure_ascii=False))
+        else:
+            click.echo(f"{label:<12}{''.join(f'{p:12.3f}' for p in row)}  {text}")
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@click.option("--label", help="Label to explain; the most probable one by default.")
+@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@edge
+def explain(texts: tuple[str, ...], label: str | None, bundle: Path, graph: str | None, as_json: bool) -> None:
+    """Show what each word of TEXTS, or of the lines of standard input, does for the label: what its probability loses without it."""
+    from finsight import bootstrap
+    from finsight.domain.metrics import softmax
+    from finsight.pipeline.explain import explain
+
+    wanted = _given(texts)
+    classifier = bootstrap.bundle_classifier(bundle, graph)
+    labels = list(classifier.labels)
+    if label is not None and label not in labels:
+        raise DataError(f"--label: {label!r} is none of the model's labels, {', '.join(labels)}")
+    number = None if label is None else labels.index(label)
+    found = explain(lambda asked: softmax(classifier.logits(asked)), wanted, number)
+    for text, about in zip(wanted, found, strict=True):
+        if as_json:
+            words = [[word.text, round(word.effect, 6)] for word in about.words]
+            content = {"text": text, "label": labels[about.label], "probability": round(about.probability, 6), "words": words}
+            click.echo(json.dumps(content, ensure_ascii=False))
+            continue
+        click.secho(f"{labels[about.label]} {about.probability:.3f}  {text}", bold=True)
+        width = max((len(word.text) for word in about.words), default=0)
+        for word in about.words:
+            bar = "█" * round(abs(word.effect) * _BAR)
+            click.echo(f"  {word.text:<{width}} {word.effect:+.3f} {click.style(bar, fg='green' if word.effect > 0 else 'red')}")
+
+
+def _given(texts: Sequence[str]) -> list[str]:
+    """The texts of the command line, or else of standard input, a line each.
+
+    :raises DataError: when they are not UTF-8.
+    """
+    try:
+        wanted = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        "".join(wanted).encode()  # what is not UTF-8 on a command line arrives as lone surrogates
+    except UnicodeError:
+        raise DataError("the texts are not UTF-8; convert them, for example with iconv") from None
+    return wanted
+
+
+@click.command()
+@click.argument("bundle", type=PATH, default=BUNDLE)
+@edge
+def verify(bundle: Path) -> None:
+    """Recompute every digest of BUNDLE and say what differs."""
+    from finsight.bundle import bundle_digest, read_bundle
+
+    manifest = read_bundle(bundle)
+    click.echo(f"{bundle}: {len(manifest.files)} files match bundle.json; bundle digest {bundle_digest(bundle)}")
+
+
+@click.command()
+@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True)
+@edge
+def serve(bundle: Path, host: str, port: int) -> None:
+    """Answer predictions over REST from an exported bundle."""
+    from finsight.service.app import run
+
+    run(bundle, host, port)

@@ -1,0 +1,60 @@
+"""Commands that run what stands beside the pipeline: storage, MLflow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from finsight.command import PATH, edge
+from finsight.errors import ParamsError
+
+
+@click.command()
+@click.option("--address", default="127.0.0.1:9000", show_default=True)
+@click.option("--root", type=PATH, default=Path(".storage/s3"), show_default=True, help="Folder whose subfolders are the buckets.")
+@edge
+def storage(address: str, root: Path) -> None:
+    """Run a real S3 server on loopback, for development: the `minio` remote of .dvc/config."""
+    from finsight.adapters.storage import serve_s3
+
+    serve_s3(root, address)
+
+
+@click.command()
+@click.option("-r", "--remote", default="minio", show_default=True)
+@edge
+def push(remote: str) -> None:
+    """Send data and models to a DVC remote."""
+    from finsight.adapters.storage import transfer
+
+    transfer("push", remote)
+
+
+@click.command()
+@click.option("-r", "--remote", default="minio", show_default=True)
+@edge
+def pull(remote: str) -> None:
+    """Fetch data and models from a DVC remote."""
+    from finsight.adapters.storage import transfer
+
+    transfer("pull", remote)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5000, show_default=True)
+@edge
+def mlflow(host: str, port: int) -> None:
+    """Show runs and models in the browser: MLflow's own pages over the tracking database of this clone."""
+    import subprocess
+
+    from finsight.settings import Settings
+
+    uri = Settings().tracking_uri()
+    if uri.startswith("http"):
+        raise ParamsError(f"MLFLOW_TRACKING_URI names a server: open {uri} in the browser")
+    click.echo(f"MLflow on http://{host}:{port} (no login: keep it on this machine), Ctrl-C stops it")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    sys.exit(subprocess.run(command).returncode)

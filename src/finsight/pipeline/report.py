@@ -1,0 +1,134 @@
+"""Report: one page for people and a model card, from what the stages before have written. Equal reports give equal bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from finsight.bundle import MANIFEST
+from finsight.domain.protocol import in_words
+from finsight.errors import ArtifactError
+from finsight.files import atomic_file, read_json
+from finsight.pipeline import drawing
+
+STAGES = ("ingest", "validation", "prepare", "train", "metrics", "slices", "export")
+HEADLINE = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "Matthews correlation",
+    "auroc": "area under ROC, mean",
+    "ordinal_error": "ordinal error (less is better)",
+    "nll": "log loss, nats (less is better)",
+    "brier": "Brier score (less is better)",
+    "ece": "calibration error (less is better)",
+}
+MISTAKES, FAILURES = 30, 10  # that the page shows; of the failures, of each test
+
+
+def report(reports: Path, bundle: Path, model: str, settings: Mapping[str, str], page: Path, card: Path) -> None:
+    """Write ``page`` (HTML without a need of any network) and ``card`` (Markdown in the model-card format of the Hugging Face hub).
+
+    :param reports: folder of the stages' reports and plots.
+    :param bundle: the exported bundle, for its manifest.
+    :param model: what the registry calls the model.
+    :param settings: params.yaml as dotted keys.
+    :raises ArtifactError: when a report is missing; the message names the stage that writes it.
+    """
+    found = _gather(reports, read_json(bundle / MANIFEST, "make export"))
+    found |= {"model": model, "settings": settings, "headline": HEADLINE, "in_words": in_words}
+    templates = Environment(
+        loader=PackageLoader("finsight.pipeline"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    drawn = {name: Markup(drawing.svg(figure)) for name, figure in _figures(reports / "plots", found).items()}  # noqa: S704 - our own
+    for path, template, more in ((page, "report.html", {"drawn": drawn}), (card, "model_card.md", {"metadata": _metadata(found)})):
+        text = templates.get_template(template).render(**found, **more)
+        with atomic_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _gather(reports: Path, bundle: dict[str, Any]) -> dict[str, Any]:
+    """All that the page and the card say, by what it is about."""
+    found: dict[str, Any] = {name: read_json(reports / f"{name}.json", "dvc repro") for name in STAGES}
+    mistakes = _rows(reports / "mistakes.csv")
+    failures: dict[str, list[dict[str, str]]] = {}
+    for row in _rows(reports / "failures.csv"):
+        failures.setdefault(row["test"], []).append(row)
+    shown = [row | {"words": json.loads(row["words"] or "[]")} for row in mistakes[:MISTAKES]]
+    few = {name: rows[:FAILURES] for name, rows in failures.items()}
+    return found | {"bundle": bundle, "mistakes": shown, "mistaken": len(mistakes), "failures": few}
+
+
+def _figures(plots: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    labels, calibration = found["bundle"]["labels"], found["metrics"]["calibration"]
+    matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for row in _rows(plots / "confusion.csv"):
+        matrix[labels.index(row["actual"]), labels.index(row["predicted"])] += 1
+    wanted = float(found["settings"]["evaluate.abstain_precision"])
+    return {
+        "confusion": drawing.confusion(labels, matrix),
+        "reliability": drawing.reliability(_numbers(plots / "reliability.csv")),
+        "coverage": drawing.coverage(_numbers(plots / "coverage.csv"), wanted, calibration.get("coverage")),
+        "curves": drawing.curves(_numbers(plots / "curves.csv")),
+        "lengths": drawing.lengths(_numbers(plots / "lengths.csv")),
+    }
+
+
+def _metadata(found: Mapping[str, Any]) -> str:
+    """The card's head, as YAML: what hubs and search engines read."""
+    metrics, bundle = found["metrics"], found["bundle"]
+    tested = " + ".join(metrics["protocol"]["test"])
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Sentiment",
+            dataset_type=tested,
+            dataset_name=f"{tested}: {in_words(metrics['protocol'])}",
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=HEADLINE[name],
+            metric_value=round(metrics[name], 4),
+        )
+        for name, kind in (("accuracy", "accuracy"), ("macro_f1", "f1"), ("mcc", "matthews_correlation"), ("ece", "ece"))
+    ]
+    licences = sorted({*bundle["licenses"].values()} - {"CC0-1.0"}) or ["CC0-1.0"]
+    one = {"license": licences[0].lower()} if len(licences) == 1 else {"license": "other", "license_name": " and ".join(licences)}
+    data = ModelCardData(
+        language=found["settings"]["validate.language"] or None,
+        library_name="onnx",
+        pipeline_tag="text-classification",
+        tags=["finance", "sentiment-analysis", "onnx", "finsight"],
+        datasets=metrics["protocol"]["train"],
+        model_name=found["model"],
+        eval_results=results,
+        **one,
+    )
+    return str(data.to_yaml())
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
+
+
+def _numbers(path: Path) -> list[dict[str, float]]:
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in _rows(path)]
+    except (ValueError, TypeError):
+        raise ArtifactError(f"{path}: not the numbers that `dvc repro` writes there") from None

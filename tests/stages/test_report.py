@@ -1,0 +1,122 @@
+"""The report and the model card, from what a finished pipeline wrote."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from conftest import Project, write_csv
+from finsight.errors import ArtifactError
+from finsight.params.file import flatten, load_params
+from finsight.pipeline.report import report
+
+
+@pytest.fixture
+def reports(finished: Project, tmp_path: Path) -> Path:
+    """A private copy of the reports."""
+    return Path(shutil.copytree(finished.root / "reports", tmp_path / "reports"))
+
+
+def written(finished: Project, reports: Path) -> tuple[str, str]:
+    """The page and the card of these reports."""
+    settings = flatten(load_params(finished.root / "params.yaml"))
+    page, card = reports / "page.html", reports / "card.md"
+    report(reports, finished.root / "models/bundle", "finsight", settings, page, card)
+    return page.read_text(), card.read_text()
+
+
+def change(path: Path, **values: Any) -> None:
+    """Set keys of a JSON file; dots of a nested one are written as ``__``."""
+    content = json.loads(path.read_text())
+    for key, value in values.items():
+        *parents, last = key.split("__")
+        section = content
+        for name in parents:
+            section = section[name]
+        section[last] = value
+    path.write_text(json.dumps(content))
+
+
+def test_the_page_stands_alone_and_says_what_was_measured(finished: Project, reports: Path) -> None:
+    page, _ = written(finished, reports)
+    assert page == (finished.root / "reports/report.html").read_text(), "as the stage wrote it"
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', page)) == set(), "nothing is fetched"
+    assert set(re.findall(r"url\((?!#)[^)]*\)", page)) == set()
+    metrics = json.loads((reports / "metrics.json").read_text())
+    for name in ("accuracy", "macro_f1", "ece", "mcc", "macro_f1_low", "macro_f1_high"):
+        assert f"{metrics[name]:.3f}" in page, name
+    assert page.count("<svg") == 5
+    assert all(f'id="{part}"' in page for part in ("slices", "behaviour", "mistakes", "data", "lineage", "plot-confusion", "plot-lengths"))
+    assert all(test in page for test in metrics["behaviour"])
+    assert json.loads((reports / "train.json").read_text())["checkpoint_sha256"] in page
+    assert json.loads((reports / "export.json").read_text())["bundle_sha256"] in page
+    assert 'name="viewport"' in page
+
+
+def test_texts_of_others_are_shown_as_texts(finished: Project, reports: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    with (reports / "mistakes.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    row = dict.fromkeys(columns, "") | {"label": "negative", "predicted": "positive", "confidence": "0.9", "text": evil}
+    write_csv(reports / "mistakes.csv", [row | {"near_1_text": evil, "words": json.dumps([[evil, 0.4]])}])
+    change(reports / "metrics.json", behaviour={evil: 0.5})
+    page, _ = written(finished, reports)
+    assert evil not in page
+    assert page.count("&lt;script&gt;") >= 3
+    assert "rgba(220,38,38,0.40)" in page
+
+
+def test_what_a_reader_must_not_miss_is_red(finished: Project, reports: Path) -> None:
+    change(reports / "metrics.json", baselines__linear__low=-0.02)
+    change(reports / "metrics.json", protocol__contaminated=["phrasebank"])
+    page, card = written(finished, reports)
+    assert "The linear baseline is not beaten" in page
+    assert 'class="stamp bad"' in page
+    assert "CONTAMINATED" in page
+    assert "**not beaten**" in card
+    assert "**has seen the test corpus** (phrasebank)" in card
+
+
+def test_a_model_that_never_reaches_the_wanted_precision_has_no_threshold(finished: Project, reports: Path) -> None:
+    path = reports / "metrics.json"
+    content = json.loads(path.read_text())
+    for name in ("abstain_below", "coverage", "accuracy_answered"):
+        content["calibration"].pop(name, None)
+    path.write_text(json.dumps(content))
+    page, _ = written(finished, reports)
+    assert "answers when sure" not in page
+
+
+def test_the_card_is_one_that_the_hub_can_read(finished: Project, reports: Path) -> None:
+    _, text = written(finished, reports)
+    assert text == (finished.root / "reports/model_card.md").read_text(), "as the stage wrote it"
+    card = ModelCard(text)
+    metrics = json.loads((reports / "metrics.json").read_text())
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found["accuracy"] == pytest.approx(metrics["accuracy"], abs=1e-4)
+    assert found["f1"] == pytest.approx(metrics["macro_f1"], abs=1e-4)
+    assert (card.data.language, card.data.pipeline_tag, card.data.datasets) == ("en", "text-classification", ["starter"])
+    assert card.data.license
+    for heading in ("What it is for", "How good it is", "Where it fails", "What it was trained on"):
+        assert f"## {heading}\n" in text
+
+
+@pytest.mark.parametrize("name", ["slices.json", "mistakes.csv", "plots/lengths.csv"])
+def test_a_missing_report_is_named(finished: Project, reports: Path, name: str) -> None:
+    (reports / name).unlink()
+    with pytest.raises(ArtifactError, match=re.escape(name.rpartition("/")[2])):
+        written(finished, reports)
+    assert not (reports / "page.html").exists()
+
+
+def test_a_damaged_plot_is_named(finished: Project, reports: Path) -> None:
+    (reports / "plots/coverage.csv").write_text("coverage,accuracy,threshold\nx,y,z\n")
+    with pytest.raises(ArtifactError, match=r"coverage\.csv: not the numbers"):
+        written(finished, reports)
