@@ -34,11 +34,12 @@ test: setup ## the tests, under 20 minutes on two cores
 test-all: setup ## the tests and the long ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: .venv/ready ## ruff, mypy, import contracts
+lint: .venv/ready ## ruff, mypy, import contracts, and actionlint where it is installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@! command -v actionlint > /dev/null || actionlint
 
 diff: setup ## is the model in reports/ better? against another revision, version or champion: make diff BASE=main
 	@$(BIN)/finsight compare --base $(BASE)
@@ -62,4 +63,4 @@ bench: setup ## side-by-side benchmarks, one table each
 	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the pipeline's outputs; the environment, DVC's cache and MLflow's database stay
-	@rm -rf data/raw data/prepared models/checkpoint models/bundle reports/data_docs reports/predictions.parquet reports/registration.json
+	@rm -rf data/raw data/prepared models/checkpoint models/bundle reports/data_docs reports/predictions.parquet reports/mistakes.csv reports/failures.csv reports/registration.json
