@@ -103,6 +103,7 @@ def commenter(github: GitHub, temp: Path) -> Runner:
     return Runner(Clone(REPO, env), temp, {"github.token": TOKEN, "github.event.pull_request.number": "7"})
 
 
+@pytest.mark.long
 def test_one_comment_is_made_and_kept_up_to_date(main: Clone, runner: Runner, github: GitHub) -> None:
     stranger = github.say("somebody", f"{MARKER} mine")
     ended, printed = runner.run("metrics")
@@ -143,6 +144,7 @@ def test_one_comment_is_made_and_kept_up_to_date(main: Clone, runner: Runner, gi
     assert stranger["body"] == f"{MARKER} mine"
 
 
+@pytest.mark.long
 def test_a_base_whose_predictions_are_nowhere_is_reproduced(runner: Runner, tmp_path: Path) -> None:
     runner.tree("git", "checkout", "-q", "params.yaml")
     printed = runner.tree(".ci/pr-metrics", "origin/unreproduced", str(tmp_path))
@@ -155,6 +157,7 @@ def test_a_base_whose_predictions_are_nowhere_is_reproduced(runner: Runner, tmp_
     assert re.search(r"against origin/unreproduced, which was reproduced as \w{7}", body)
 
 
+@pytest.mark.long
 def test_a_base_without_predictions_is_one_line(runner: Runner, tmp_path: Path) -> None:
     nothing = runner.tree("git", "hash-object", "-wt", "tree", "/dev/null").strip()
     runner.tree("git", "tag", "empty", runner.tree("git", "commit-tree", nothing, "-m", "nothing").strip())

@@ -123,7 +123,7 @@ def differences(metrics: Mapping[str, Mapping[str, Any]], primary: str) -> Figur
         Those of which less is better are drawn with the sign turned.
     """
     with rc_context(_STYLE):
-        names = [*(name for name in reversed(metrics) if name != primary), primary]  # from below
+        names = [*(name for name in reversed([*metrics]) if name != primary), primary]  # from below
         figure, axes = _axes("New model against base", (6.0, 0.9 + 0.26 * len(names)))
         axes.axvline(0, color=GREY, linewidth=1)
         for y, name in enumerate(names):
