@@ -253,7 +253,8 @@ def test_the_documentation_has_these_very_lines() -> None:
         pytest.skip("the other tests of this file did not all run")
     head = (
         "# What goes wrong, and the line that says so\n\n"
-        "Each ends with exit code 1, one line on stderr, and no half-written output; `--debug` on a stage's own command line\n"
+        "Each ends with exit code 1 (3 where a gate of params.yaml refuses), one line on stderr, and no half-written output; "
+        "`--debug` on a stage's own command line\n"
         "(`stages/run STAGE … --debug`) shows where it came from. This page is written by tests/stages/test_bad_input.py.\n\n"
         "| what | stage | line |\n|---|---|---|\n"
     )
