@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def test_slices_and_mistakes_are_of_the_predictions(finished: Project) -> None:
     number = [label == predicted for text, label, predicted in rows if re.search(r"\d", text)]
     assert found["with number"]["rows"] == len(number)
     assert found["with number"]["accuracy"] == pytest.approx(sum(number) / len(number))
+    confused = Counter(f"{label} as {said}" for text, label, said in rows if label != said and re.search(r"\d", text))
+    assert found["with number"]["confused"] == confused
     with (finished.root / "reports/mistakes.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     assert {row["id"] for row in listed} == {i for i, (_, label, predicted) in zip(table["id"], rows, strict=True) if label != predicted}

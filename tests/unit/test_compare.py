@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from conftest import REPO
 from finsight.domain.significance import BETTER, SAME, WORSE, mcnemar
@@ -241,6 +243,35 @@ def test_a_comment_shows_the_words_of_others_as_words(table: pa.Table) -> None:
         assert harm not in said
     assert "&lt;b&gt;now" in said
     assert said.count("<details>") == said.count("</details>") >= 3
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        ({}, 0),
+        ({"primary": "better"}, 4),
+        ({"at_least": {"accuracy": 1.01}}, 3),
+        ({"primary": "better", "at_most": {"nll": 0.0}}, 3),
+    ],
+)
+def test_the_command_ends_as_the_gates_do(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: dict[str, Any], code: int
+) -> None:
+    """A model against itself: not worse, and not enough rows to call it better."""
+    from finsight.cli import main
+
+    content = YAML().load((REPO / "params.yaml").read_text())
+    content["evaluate"]["bootstrap_resamples"] = 1000
+    content["gates"] |= {"max_bundle_growth": None, "at_most": {}} | gates
+    YAML().dump(content, tmp_path / "params.yaml")
+    (tmp_path / "reports").mkdir()
+    found = model(table, 0.8, 1)
+    write_predictions(tmp_path / "reports/predictions.parquet", found)
+    (tmp_path / "reports/metrics.json").write_text(json.dumps(measure(found, POLARITY, PARAMS)))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["compare", "--base", "workspace", "--format", "json"])
+    assert result.exit_code == code, result.output
+    assert json.loads(result.stdout)["verdict"] == SAME
 
 
 def test_all_forms_say_the_same(table: pa.Table, tmp_path: Path) -> None:

@@ -155,14 +155,15 @@ def measure(found: Predictions, polarity: Mapping[str, float], params: EvaluateP
     return content | {"baselines": {name: _against(found, other, params) for name, other in found.baselines().items()}}
 
 
-def by_slice(found: Predictions, params: EvaluateParams) -> dict[str, dict[str, float | bool]]:
-    """Rows, accuracy and macro-F1 of each slice; ``few`` marks one whose numbers say little."""
-    content = {}
+def by_slice(found: Predictions, params: EvaluateParams) -> dict[str, dict[str, Any]]:
+    """Rows, accuracy, macro-F1 and what is taken for what in each slice; ``few`` marks one whose numbers say little."""
+    content: dict[str, dict[str, Any]] = {}
     for name, mask in slices(found.table, params.slices).items():
         matrix, n = found.take(mask).counts(), int(mask.sum())
-        content[name] = {"rows": n, "few": n < params.min_slice_rows} | {
-            m: float(OF_CONFUSION[m](matrix)) for m in ("accuracy", "macro_f1")
-        }
+        wrong = {f"{found.labels[i]} as {found.labels[j]}": int(rows) for (i, j), rows in np.ndenumerate(matrix) if i != j and rows}
+        content[name] = {"rows": n, "few": n < params.min_slice_rows}
+        content[name] |= {m: float(OF_CONFUSION[m](matrix)) for m in ("accuracy", "macro_f1")}
+        content[name]["confused"] = dict(sorted(wrong.items(), key=lambda pair: -pair[1]))
     return content
 
 
