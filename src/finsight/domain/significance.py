@@ -106,18 +106,18 @@ def differences(
     def less(name: str) -> Statistic:
         return lambda weights: ours[name](weights) - theirs[name](weights)
 
-    def exchanged(name: str) -> Statistic:
-        return lambda swap: pooled[name](np.hstack([1 - swap, swap])) - pooled[name](np.hstack([swap, 1 - swap]))
-
     once = np.ones((1, len(sample.actual)))
     drawn = _values({name: less(name) for name in names}, sample.draws())
     defined = {name: values for name, values in drawn.items() if not np.isnan(values).any()}
-    swapped = _values({name: exchanged(name) for name in defined}, sample.swaps())
+    asked = {name: pooled[name] for name in defined}
+    mixed = _values(asked, (np.hstack([1 - swap, swap]) for swap in sample.swaps()))
+    rest = _values(asked, (np.hstack([swap, 1 - swap]) for swap in sample.swaps()))
     found = {}
     for name, values in defined.items():
         value = float(less(name)(once)[0])
-        seen = abs(float(exchanged(name)(0 * once)[0])) - _NOISE
-        p = (1 + int((np.abs(swapped[name]) >= seen).sum())) / (1 + sample.resamples)
+        unmixed = pooled[name](np.hstack([once, 0 * once])) - pooled[name](np.hstack([0 * once, once]))
+        as_large = np.abs(mixed[name] - rest[name]) >= abs(float(unmixed[0])) - _NOISE
+        p = (1 + int(as_large.sum())) / (1 + sample.resamples)
         found[name] = Difference(value, *limits(values), p, float(values.std()))
     return found
 
