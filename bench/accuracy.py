@@ -10,7 +10,6 @@ on validation; test rows are looked at once, at the end, and no row of ROWS is c
 
 import hashlib
 import json
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -37,8 +36,9 @@ TWITTER = {
     "label_map": {"0": "negative", "1": "positive", "2": "neutral"},
     "split_files": {"train": "sent_train.csv", "test": "sent_valid.csv"},
 }
+OTHER = "what was trained on the other corpus"
 BASE = {"backbone": "mpnet", "lr": 3.0e-5, "epochs": 3}
-# What differs from params.yaml's `train`; `teacher` rows read the other corpus's texts without their labels.
+# What differs from params.yaml's `train`; `teacher` rows read the other corpus's texts without their labels, OTHER trains on it first.
 ROWS: dict[str, dict[str, Any]] = {
     "shipped": {},
     "last weights, no average": {"ema": 0.0},
@@ -56,6 +56,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "embeddings frozen": {"frozen_layers": 1},
     "3 of 7 levels frozen": {"frozen_layers": 3},
     "4 of 7 levels frozen": {"frozen_layers": 4},
+    "after the other corpus": {"backbone": OTHER},
     "distilled from mpnet": {"teacher": "mpnet", "epochs": 6},
     "mpnet": BASE,
 }
@@ -82,16 +83,29 @@ def prepared(which: str, data: Path, texts: Path | None, params: Params, folder:
     prepare(raw, unlabelled, params.labels, {}, params.prepare, backbone, bootstrap.token_cache(), folder / "prepared", report, lengths)
 
 
-def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Train once; what was measured on validation and on the test rows."""
+def keep(which: str, data: Path, texts: Path | None, name: str, seed: int, folder: Path) -> None:
+    """Run a row of ROWS once, into ``folder``, and keep what was measured."""
+    folder.mkdir(exist_ok=True)
+    found = which_run(which, name, seed, texts) | run(which, data, texts, ROWS[name], seed, folder)
+    click.echo(json.dumps(found))
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(found) + "\n")
+
+
+def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+    """Train once, into ``folder``; what was measured on validation and on the test rows."""
     params = bootstrap.load_params()
+    if changes.get("backbone") == OTHER:
+        if not texts:
+            raise click.UsageError("this row trains on the other corpus first: give its folder as --texts")
+        keep("twitter" if which == "phrasebank" else "phrasebank", texts, None, "shipped", seed, folder / "first")
+        changes = changes | {"backbone": str(folder / "first/checkpoint")}
     params = params.model_copy(update={"train": params.train.model_validate(params.train.model_dump() | changes | {"seed": seed})})
     teacher = bootstrap.teacher(params)
-    with tempfile.TemporaryDirectory() as name, ProgressBar() as bar:
-        folder = Path(name)
-        prepared(which, data, texts if teacher else None, params, folder)
-        files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
-        started = time.monotonic()
+    prepared(which, data, texts if teacher else None, params, folder)
+    files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
+    started = time.monotonic()
+    with ProgressBar() as bar:
         found = train(
             folder / "prepared",
             params.labels,
@@ -102,10 +116,9 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
             scratch=bootstrap.scratch(),
             teacher=teacher,
         )
-        seconds = time.monotonic() - started
-        test = pq.read_table(folder / "prepared/test.parquet", columns=["text", "label_id", "agreement"])
-        predicted = TorchClassifier(folder / "checkpoint", params.prepare.max_length).logits(test["text"].to_pylist()).argmax(axis=1)
-        shutil.rmtree(folder / "checkpoint")
+    seconds = time.monotonic() - started
+    test = pq.read_table(folder / "prepared/test.parquet", columns=["text", "label_id", "agreement"])
+    predicted = TorchClassifier(folder / "checkpoint", params.prepare.max_length).logits(test["text"].to_pylist()).argmax(axis=1)
     actual = test["label_id"].to_numpy().astype(np.int64)
     matrix = confusion_matrix(actual, predicted, len(params.labels))
     full = np.array([agreement == 100 for agreement in test["agreement"].to_pylist()])
@@ -128,6 +141,12 @@ def recipe(changes: dict[str, Any]) -> str:
     params = bootstrap.load_params()
     train = params.train.model_dump(exclude={"seed", "save_every", "launch", "device", "threads"}) | changes
     return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
+
+
+def which_run(which: str, name: str, seed: int, texts: Path | None) -> dict[str, Any]:
+    """What tells one run from another."""
+    read = bool(texts and (ROWS[name].get("teacher") or ROWS[name].get("backbone") == OTHER))
+    return {"corpus": which, "row": name, "recipe": recipe(ROWS[name]), "seed": seed, "texts": read}
 
 
 def kept() -> list[dict[str, Any]]:
@@ -167,19 +186,9 @@ def main(corpus: str | None, data: Path | None, texts: Path | None, rows: tuple[
     quiet()
     for name in rows if corpus and data else ():
         for seed in range(42, 42 + seeds):
-            is_this = {
-                "corpus": corpus,
-                "row": name,
-                "recipe": recipe(ROWS[name]),
-                "seed": seed,
-                "texts": bool(texts and ROWS[name].get("teacher")),
-            }
-            if any(is_this.items() <= found.items() for found in kept()):
-                continue
-            found = is_this | run(str(corpus), data, texts, ROWS[name], seed)
-            click.echo(json.dumps(found))
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(found) + "\n")
+            if not any(which_run(str(corpus), name, seed, texts).items() <= found.items() for found in kept()):
+                with tempfile.TemporaryDirectory() as folder:
+                    keep(str(corpus), data, texts, name, seed, Path(folder))
     table()
 
 

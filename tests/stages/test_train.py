@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import Project, starter_rows, write_csv
+from servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,32 @@ def test_two_processes_do_what_one_does_with_twice_the_accumulation(
             assert ours[name] == pytest.approx(value, abs=2e-3), name
     project.run("evaluate")
     assert project.json("metrics.json")["n"] == 48
+
+
+@pytest.mark.long
+def test_two_machines_do_what_one_does_with_twice_the_accumulation(
+    prepared: Project, copy_of: Callable[[Project], Project], tmp_path: Path
+) -> None:
+    """Two folders with nothing in common but the address at which their processes meet."""
+    first = copy_of(prepared)
+    first.set(train__accumulation=2, train__threads=1)
+    trained(first)
+    expected = curves(first)
+    meet = {"train__launch__nodes": 2, "train__launch__rendezvous": f"127.0.0.1:{free_port()}"}
+    first.set(train__accumulation=1, **meet)
+    cache, tracking = tmp_path / "second/cache", f"sqlite:///{tmp_path}/second/mlflow.db"
+    second = Project(tmp_path / "second", first.backbone, {**first.env, "FINSIGHT_CACHE": str(cache), "MLFLOW_TRACKING_URI": tracking})
+    shutil.copytree(first.root, second.root)
+    shutil.rmtree(second.root / "models/checkpoint")
+    second.set(train__launch__node_rank=1)
+    with second.start("train") as other:
+        trained(first)
+        _, err = other.communicate()
+    assert other.returncode == 0, err
+    assert first.json("train.json")["processes"] == 2
+    assert not (second.root / "models/checkpoint").exists(), "one of them writes"
+    for ours, theirs in zip(curves(first), expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=2e-3)
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -18,23 +19,24 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from finsight.errors import ParamsError
 
+if TYPE_CHECKING:  # pydantic is not on every GPU image
+    from finsight.params.train import LaunchParams
+
 
 @dataclass(frozen=True, slots=True)
 class World:
     """This process among the others.
 
     :param sharded: whether weights and optimizer state are divided among them.
+    :param first: whether this process speaks and writes for all. That is not rank 0: machines are ranked as they meet, and the outputs
+        belong on the one that is called the first.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     sharded: bool = False
-
-    @property
-    def first(self) -> bool:
-        """Whether this process speaks and writes for all."""
-        return self.rank == 0
+    first: bool = True
 
 
 ALONE = World()
@@ -46,7 +48,7 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined(device: str, sharded: bool) -> Iterator[World]:
+def joined(device: str, launch: LaunchParams) -> Iterator[World]:
     """The world of this process: that of torchrun, or itself alone.
 
     :raises RuntimeError: when fewer processes meet than torchrun announced.
@@ -64,7 +66,8 @@ def joined(device: str, sharded: bool) -> Iterator[World]:
     try:
         if dist.get_world_size() != int(os.environ["WORLD_SIZE"]):
             raise RuntimeError(f"{dist.get_world_size()} processes met, {os.environ['WORLD_SIZE']} were started")
-        yield World(dist.get_rank(), dist.get_world_size(), local_rank, sharded)
+        first = launch.node_rank == 0 and local_rank == 0
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank, launch.sharded, first)
     finally:
         dist.destroy_process_group()
 

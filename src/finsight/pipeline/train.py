@@ -63,7 +63,7 @@ def train(
     strict = params.determinism == "strict"
     device = resolve_device(params.device)
     started = time.monotonic()
-    with deterministic(params.seed, params.threads, strict), joined(device.type, params.launch.sharded) as world:
+    with deterministic(params.seed, params.threads, strict), joined(device.type, params.launch) as world:
         if device.type == "cuda":
             device = torch.device("cuda", world.local_rank)
         hardware = Hardware(device, resolve_precision(params.precision, device, None if strict else scratch))
