@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finsight.errors import ArtifactError
-from finsight.files import folder_digest, read_json, sha256, write_json
+from finsight.files import folder_digest, json_text, read_json, sha256, write_json
 
-MANIFEST = "bundle.json"
-SCHEMA_VERSION = 2
+MANIFEST, SEAL = "bundle.json", "sha256"
+SCHEMA_VERSION = 3
 
 
 class Manifest(BaseModel):
@@ -28,7 +29,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     labels: Annotated[list[str], Field(min_length=2)]
     max_length: Annotated[int, Field(ge=4)]
     pad_id: int
@@ -47,8 +48,13 @@ class Manifest(BaseModel):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``bundle.json`` beside the files it describes."""
-    write_json(folder / MANIFEST, manifest.model_dump())
+    """Write ``bundle.json`` beside the files it describes, sealed with the digest of its own content."""
+    write_json(folder / MANIFEST, _sealed(manifest.model_dump()))
+
+
+def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the SHA-256 of its text as its last entry."""
+    return {**content, SEAL: hashlib.sha256(json_text(content).encode()).hexdigest()}
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -65,8 +71,8 @@ def bundle_digest(folder: Path) -> str:
 def read_bundle(folder: Path) -> Manifest:
     """Check a bundle from end to end and return its manifest; nothing else of it is loaded before that.
 
-    :raises ArtifactError: on an unknown schema version, a file that is missing, unlisted, outside the folder, or whose digest
-        differs.
+    :raises ArtifactError: on an unknown schema version, a manifest that was changed, a file that is missing, unlisted, outside the
+        folder, or whose digest differs.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no bundle there; `make export` writes it, `dvc pull` fetches it")
@@ -76,8 +82,15 @@ def read_bundle(folder: Path) -> Manifest:
             f"{folder / MANIFEST}: schema_version is {content.get('schema_version')!r}, this finsight reads {SCHEMA_VERSION}; "
             "export again or use the finsight that wrote it"
         )
+    unsealed = {name: value for name, value in content.items() if name != SEAL}
     try:
-        manifest = Manifest.model_validate(content)
+        as_written = (folder / MANIFEST).read_bytes() == json_text(_sealed(unsealed)).encode()
+    except ValueError:  # NaN, or half of a character
+        as_written = False
+    if not as_written:
+        raise ArtifactError(f"{folder / MANIFEST}: not as it was written; don't use this bundle: `dvc pull` or `make export` restores it")
+    try:
+        manifest = Manifest.model_validate(unsealed)
     except ValidationError as error:
         first = error.errors()[0]
         raise ArtifactError(f"{folder / MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}; export again") from None

@@ -79,11 +79,15 @@ def full_disk_is_oserror() -> Iterator[None]:
         raise
 
 
+def json_text(content: Mapping[str, Any]) -> str:
+    """``content`` as indented JSON, as all our files have it; NaN is refused, since JSON has none."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` as indented UTF-8 JSON, whole or not at all; NaN is refused, since JSON has none."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write ``content`` as UTF-8 JSON, whole or not at all."""
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(json_text(content), encoding="utf-8")
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A bundle is checked from end to end before anything of it is loaded."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from conftest import Project
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.errors import ArtifactError
+from finsight.files import json_text
 
 
 @pytest.fixture
@@ -19,9 +21,12 @@ def bundle(finished: Project, tmp_path: Path) -> Path:
 
 
 def edit(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest and seal it again, as one would who wants to be believed."""
     content = json.loads((bundle / "bundle.json").read_text())
+    del content["sha256"]
     change(content)
-    (bundle / "bundle.json").write_text(json.dumps(content))
+    seal = hashlib.sha256(json_text(content).encode()).hexdigest()
+    (bundle / "bundle.json").write_text(json_text({**content, "sha256": seal}))
 
 
 def test_it_holds_graphs_tokenizer_and_manifest_and_says_what_it_is(bundle: Path) -> None:
@@ -41,6 +46,24 @@ def test_a_flipped_byte_is_named(bundle: Path, name: str) -> None:
         read_bundle(bundle)
 
 
+def test_each_flipped_byte_of_the_manifest_is_refused(bundle: Path) -> None:
+    path = bundle / "bundle.json"
+    content = path.read_bytes()
+    for at in range(len(content)):
+        for bit in (1, 0x20):
+            path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
+            with pytest.raises(ArtifactError, match=r"bundle\.json: "):
+                read_bundle(bundle)
+
+
+@pytest.mark.parametrize("number", ["NaN", '"\\ud800"'])
+def test_what_json_does_not_have_is_refused(bundle: Path, number: str) -> None:
+    path = bundle / "bundle.json"
+    path.write_text(path.read_text().replace('"temperature": ', f'"temperature": {number}, "t": '))
+    with pytest.raises(ArtifactError, match="not as it was written"):
+        read_bundle(bundle)
+
+
 def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
     before = bundle_digest(bundle)
     edit(bundle, lambda m: m["labels"].reverse())
@@ -50,7 +73,7 @@ def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda m: m.update(schema_version=1), "schema_version is 1, this finsight reads 2"),
+        (lambda m: m.update(schema_version=1), "schema_version is 1, this finsight reads 3"),
         (lambda m: m.pop("labels"), "labels: Field required"),
         (lambda m: m.update(more=1), "more: Extra inputs are not permitted"),
         (lambda m: m["files"].update({"../evil": "0" * 64}), "'../evil' leaves the bundle's folder"),
