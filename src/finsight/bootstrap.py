@@ -157,9 +157,9 @@ def side(params: Params, name: str) -> Side:
     from finsight.pipeline.compare import PREDICTIONS, REPORTS, read_side
     from finsight.pipeline.register import CHALLENGER, CHAMPION
 
-    settings = Path("params.yaml")
+    lock = Path("dvc.lock")
     if name == "workspace":
-        return read_side(name, Path("reports"), settings)
+        return read_side(name, Path("reports"), lock)
     if name.isdigit() or name in (CHAMPION, CHALLENGER):
         versions = registry(params).versions()
         version = next((v for v in versions if name in v.aliases or name == str(v.number)), None)
@@ -168,8 +168,8 @@ def side(params: Params, name: str) -> Side:
             raise DataError(f"{name}: no such version of {params.register_.model}; there: {there}")
         return version_side(params, version)
     with tempfile.TemporaryDirectory() as made:
-        dvc.fetch(name, [*(f"reports/{kind}.json" for kind in REPORTS), f"reports/{PREDICTIONS}", str(settings)], Path(made))
-        return read_side(name, Path(made), Path(made) / settings)
+        dvc.fetch(name, [*(f"reports/{kind}.json" for kind in REPORTS), f"reports/{PREDICTIONS}", str(lock)], Path(made))
+        return read_side(name, Path(made), Path(made) / lock)
 
 
 def version_side(params: Params, version: ModelVersion) -> Side:
@@ -181,7 +181,7 @@ def version_side(params: Params, version: ModelVersion) -> Side:
         folder, store = Path(made), tracker(params)
         for artifact in (REPORTS_ARTIFACT, INPUTS_ARTIFACT):
             store.fetch(version.run, artifact, folder)
-        return read_side(f"{params.register_.model} version {version.number}", folder, folder / "params.yaml")
+        return read_side(f"{params.register_.model} version {version.number}", folder, folder / "dvc.lock")
 
 
 def against(params: Params, reports: Path) -> Compare:
@@ -189,7 +189,7 @@ def against(params: Params, reports: Path) -> Compare:
     from finsight.pipeline.compare import compare, read_side
 
     def ask(version: ModelVersion) -> dict[str, Any]:
-        ours = read_side("this model", reports, Path("params.yaml"))
+        ours = read_side("this model", reports, Path("dvc.lock"))
         return compare(version_side(params, version), ours, params.polarity, params.evaluate)
 
     return ask

@@ -119,7 +119,7 @@ def test_the_gates_decide_how_a_comparison_ends(clone: Clone) -> None:
         said = clone("make", "diff", "BIN=" + str(BIN), "-o", "setup", ok=False)
         assert "gate failed: gates.primary: macro_f1 has to be better, it is: no significant difference" in said
         assert "error: gates.primary" in said
-        assert "gates.at_most.ece: " in said
+        assert "gates.at_most.ece is " in said
     finally:
         clone("git", "reset", "-q", "--hard")
         clone("git", "clean", "-qf", "comment.md")

@@ -1,6 +1,7 @@
 """The report and the model card, from what a finished pipeline wrote."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -67,7 +68,12 @@ def test_texts_of_others_are_shown_as_texts(finished: Project, reports: Path) ->
     row = dict.fromkeys(columns, "") | {"label": "negative", "predicted": "positive", "confidence": "0.9", "text": evil}
     write_csv(reports / "mistakes.csv", [row | {"near_1_text": evil, "words": json.dumps([[evil, 0.4]])}])
     change(reports / "metrics.json", behaviour={evil: 0.5})
-    page, _ = written(finished, reports)
+    sliced = {"rows": 99, "few": False, "accuracy": 0.1, "macro_f1": 0.1, "confused": {}}
+    change(reports / "slices.json", **{f"kind {evil} [click](http://x.example) | x": sliced})
+    page, card = written(finished, reports)
+    assert "http://x" not in html.unescape(card)
+    assert evil not in card
+    assert "kind &lt;script&gt;" in card
     assert evil not in page
     assert page.count("&lt;script&gt;") >= 3
     assert "rgba(220,38,38,0.40)" in page
@@ -92,6 +98,50 @@ def test_a_model_that_never_reaches_the_wanted_precision_has_no_threshold(finish
     path.write_text(json.dumps(content))
     page, _ = written(finished, reports)
     assert "answers when sure" not in page
+
+
+def test_a_threshold_that_no_test_row_reaches_says_nothing(finished: Project, reports: Path) -> None:
+    path = reports / "metrics.json"
+    content = json.loads(path.read_text())
+    content["calibration"] |= {"abstain_below": 0.99, "coverage": 0.0}
+    content["calibration"].pop("accuracy_answered", None)
+    path.write_text(json.dumps(content))
+    _, card = written(finished, reports)
+    assert "of the answers were right" not in card
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("mistakes.csv", b"a,b\n1,2\n", "one is not as `dvc repro` writes it ('words')"),
+        ("mistakes.csv", b"words\n\xe9\n", "mistakes.csv: not the CSV that `dvc repro` writes there"),
+        ("plots/curves.csv", b"epoch,loss\n1\n", "curves.csv: rows have other columns than the head"),
+        ("plots/curves.csv", b"epoch\none\n", "curves.csv: not the numbers that `dvc repro` writes there"),
+        ("metrics.json", b"{}", "one is not as `dvc repro` writes it"),
+    ],
+)
+def test_a_file_that_was_changed_is_one_line_and_nothing_is_written(
+    finished: Project, reports: Path, name: str, content: bytes, says: str
+) -> None:
+    (reports / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=re.escape(says)):
+        written(finished, reports)
+    assert not (reports / "page.html").exists()
+    assert not (reports / "card.md").exists()
+
+
+def test_the_user_s_style_and_names_with_a_dollar_change_nothing(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib
+    import numpy as np
+
+    from finsight.pipeline import drawing
+
+    def drawn() -> str:
+        return drawing.svg(drawing.confusion(["a", "b"], np.eye(2, dtype=int), "base: feature/$x_$"))
+
+    expected = drawn()
+    monkeypatch.setitem(matplotlib.rcParams, "axes.linewidth", 5.0)
+    assert drawn() == expected
 
 
 def test_the_card_is_one_that_the_hub_can_read(finished: Project, reports: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finsight.domain.gates import over
+from finsight.domain.gates import outside
 from finsight.domain.records import Example, Rejection, content_hash, examine, normalise
 
 LABELS = ["negative", "positive"]
@@ -39,7 +39,11 @@ def test_a_good_row_passes_unchanged() -> None:
 
 
 def test_limits() -> None:
-    assert over({"flips": 0.02}, {"flips": 0.02}) == []
-    assert over({"flips": 0.03}, {"flips": 0.02}) == ["flips is 0.03, at most 0.02 is allowed"]
-    assert over({"flips": float("nan")}, {"flips": 0.02}) == ["flips is nan, at most 0.02 is allowed"]
-    assert over({}, {"flips": 0.02}) == ["flips is nan, at most 0.02 is allowed"]
+    assert list(outside({"flips": 0.02}, {"flips": 0.02}, {"flips": 0.02})) == []
+    assert list(outside({"flips": 0.03}, {"flips": 0.02})) == ["flips is 0.03, at most 0.02 is allowed"]
+    assert list(outside({"flips": 0.03004}, {"flips": 0.03})) == ["flips is 0.03004, at most 0.03 is allowed"]
+    assert list(outside({"flips": 0.03000004}, {"flips": 0.03})) == ["flips is 0.03000004, at most 0.03 is allowed"]
+    assert list(outside({"right": 0.6}, {}, {"right": 0.7})) == ["right is 0.6, at least 0.7 is allowed"]
+    assert list(outside({"flips": float("nan")}, {"flips": 0.02})) == ["flips is nan, at most 0.02 is allowed"]
+    assert list(outside({"flips": "few"}, {"flips": 0.02})) == ["flips was not measured, at most 0.02 is allowed"]
+    assert list(outside({}, {"flips": 0.02})) == ["flips was not measured, at most 0.02 is allowed"]

@@ -163,7 +163,13 @@ class MlflowTracker:
     def fetch(self, run: str, folder: str, into: Path) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""
         with _reachable(self._uri), TemporaryDirectory(dir=into.parent) as made:
-            if not self._client.list_artifacts(run, folder):
+            try:
+                there = self._client.list_artifacts(run, folder)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise ArtifactError(f"run {run}: MLflow has it no more; give the alias to another version") from None
+            if not there:
                 raise ArtifactError(f"run {run}: it has no {folder}; `dvc repro register` sends it, where the model was made")
             for path in Path(self._client.download_artifacts(run, folder, made)).iterdir():
                 path.rename(into / path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ def summary(markdown: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @edge
 def metrics(predictions: Path, as_json: bool) -> None:
-    """Compute every number of reports/metrics.json anew from the predictions."""
+    """Compute the numbers of reports/metrics.json anew from the predictions: all but calibration, behaviour and protocol."""
     from finsight.params.file import load_params
     from finsight.pipeline.predictions import measure, read_predictions
 
@@ -36,9 +37,11 @@ def metrics(predictions: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    with_limits = [name for name in found if {f"{name}_low", f"{name}_high"} <= found.keys()]
+    limits_of = {f"{name}_{end}" for name in with_limits for end in ("low", "high")}
     for name, value in found.items():
-        if name != "baselines" and not name.endswith(("_low", "_high")):
-            limits = f"   {found[f'{name}_low']:.4f} to {found[f'{name}_high']:.4f}" if f"{name}_low" in found else ""
+        if name != "baselines" and name not in limits_of:
+            limits = f"   {found[f'{name}_low']:.4f} to {found[f'{name}_high']:.4f}" if name in with_limits else ""
             click.echo(f"{name:<28}" + (f"{value:>10}" if isinstance(value, int) else f"{value:>10.4f}") + limits)
 
 
@@ -68,7 +71,8 @@ def compare(base: str, new: str, form: str, output: Path | None, images: Path | 
     found = compare(first, second, params.polarity, params.evaluate)
     found["gates"] = failures(found, second, params.gates)
     if images:
-        found["images"] = draw(found, first, second, images)
+        here = (output or Path("x")).resolve().parent  # links are read from where the Markdown lies
+        found["images"] = [os.path.relpath(images.resolve() / name, here) for name in draw(found, first, second, images)]
     text = FORMATS[form](found)
     if output:
         with atomic_file(output) as partial:

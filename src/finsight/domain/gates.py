@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
-def over(measured: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
-    """Each limit that its measured value exceeds, in words; a limit with no measured value is over, never ignored."""
-    found = []
-    for name, limit in limits.items():
-        value = measured.get(name, float("nan"))
-        if not value <= limit:  # NaN is over
-            found.append(f"{name} is {value:.3g}, at most {limit:g} is allowed")
-    return found
+def outside(measured: Mapping[str, Any], at_most: Mapping[str, float], at_least: Mapping[str, float] | None = None) -> Iterator[str]:
+    """Each limit that its measured value does not keep, in words; a limit on what is no number is not kept, never ignored."""
+    for words, limits, sign in (("at most", at_most, 1), ("at least", at_least or {}, -1)):
+        for name, limit in limits.items():
+            value = measured.get(name)
+            if not isinstance(value, int | float):
+                yield f"{name} was not measured, {words} {limit:g} is allowed"
+            elif not sign * value <= sign * limit:  # NaN is outside
+                shown = f"{value:.4g}" if f"{value:.4g}" != f"{limit:.4g}" else repr(value)
+                yield f"{name} is {shown}, {words} {limit:g} is allowed"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from finsight.domain import metrics
 from finsight.domain.metrics import Counts, Floats, Ints
@@ -17,6 +18,7 @@ from finsight.domain.metrics import Counts, Floats, Ints
 Statistic = Callable[[Floats], Floats]
 """Maps weights (m, n) of n rows to m values."""
 
+SUMS_OF_GAPS = frozenset({"ece", "adaptive_ece"})
 LOWER_IS_BETTER = frozenset({"ordinal_error", "nll", "brier", "ece", "adaptive_ece"})
 
 
@@ -58,7 +60,8 @@ def confusions(actual: Ints, predicted: Ints, k: int) -> Callable[[Floats], Floa
 def measured(found: Mapping[str, Statistic], n: int) -> dict[str, float]:
     """The values on the n rows as they are; a metric that is not defined there is left out."""
     once = np.ones((1, n))
-    values = {name: float(statistic(once)[0]) for name, statistic in found.items()}
+    with threadpool_limits(1, "blas"):  # sums come out alike on any number of cores
+        values = {name: float(statistic(once)[0]) for name, statistic in found.items()}
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
 

@@ -103,12 +103,13 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: {_describe(errors[0])}{more}") from None
 
 
-def read_flat(path: Path) -> dict[str, Any]:
-    """The dotted keys and values of a params.yaml, which may be of another version of this project.
+def read_locked(path: Path) -> dict[str, Any]:
+    """The dotted keys and values that the stages of a dvc.lock were run with; it may be of another version of this project.
 
     :raises ParamsError: when it is no mapping in YAML.
     """
-    return dotted(_read(path))
+    stages = _read(path).get("stages") or {}
+    return dotted({key: value for stage in stages.values() for found in stage.get("params", {}).values() for key, value in found.items()})
 
 
 def dotted(content: Mapping[str, Any]) -> dict[str, Any]:

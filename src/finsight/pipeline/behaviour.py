@@ -73,8 +73,9 @@ def read_suite(folder: Path) -> Suite:
             suite = Suite.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors()[0]
-            raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
-        except (YAMLError, UnicodeDecodeError) as error:
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise DataError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        except (YAMLError, ValueError) as error:  # what is no UTF-8, and no date, among them
             raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
         for name, words in suite.slots.items():
             if slots.setdefault(name, words) != words:

@@ -16,11 +16,12 @@ from finsight.domain.significance import ALPHA, BETTER, SAME, WORSE, Difference,
 from finsight.errors import DataError
 from finsight.files import read_json
 from finsight.params.evaluate import EvaluateParams
-from finsight.params.file import read_flat
+from finsight.params.file import read_locked
 from finsight.pipeline.predictions import Predictions, read_predictions
 from finsight.pipeline.slices import Mask, slices
 
 PREDICTIONS = "predictions.parquet"
+_ROUNDING = 1e-9
 REPORTS = ("metrics", "train", "prepare", "export")
 
 
@@ -30,7 +31,7 @@ class Side:
 
     :param name: what the user called it.
     :param reports: name → content of what stands in reports/, of those that there are: metrics, train, prepare, export.
-    :param params: params.yaml as dotted keys.
+    :param params: what it was made with, as dotted keys.
     """
 
     name: str
@@ -39,19 +40,24 @@ class Side:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_side(name: str, folder: Path, settings: Path) -> Side:
+def read_side(name: str, folder: Path, lock: Path) -> Side:
     """One side from its reports.
 
     :param folder: with predictions.parquet, and those of the stages' reports that there are.
-    :param settings: its params.yaml, if there is one.
-    :raises DataError: when there are no predictions.
+    :param lock: its dvc.lock, if there is one: params.yaml may have been changed since.
+    :raises DataError: when there are no predictions, or the metrics beside them are another model's.
     """
     if not (folder / PREDICTIONS).exists():
         raise DataError(f"{name}: it has no reports/{PREDICTIONS}; `dvc repro evaluate` writes it there")
     reports = {kind: read_json(folder / f"{kind}.json", "dvc repro") for kind in REPORTS if (folder / f"{kind}.json").exists()}
-    return Side(
-        name, read_predictions(folder / PREDICTIONS, f"{PREDICTIONS} of {name}"), reports, read_flat(settings) if settings.exists() else {}
-    )
+    found, told = read_predictions(folder / PREDICTIONS, f"{PREDICTIONS} of {name}"), reports.get("metrics", {})
+    right = float((found.predicted == found.actual).mean())
+    if told and (told.get("n") != len(found.actual) or abs(told.get("accuracy", -1) - right) > _ROUNDING):
+        raise DataError(
+            f"{name}: reports/metrics.json and reports/{PREDICTIONS} are not of one model; `dvc checkout` or `dvc repro evaluate` "
+            "brings them together"
+        )
+    return Side(name, found, reports, read_locked(lock) if lock.exists() else {})
 
 
 def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams) -> dict[str, Any]:

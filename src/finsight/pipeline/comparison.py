@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from finsight.domain.significance import BETTER, SAME, WORSE
+from finsight.pipeline.cells import markdown, printable, shortened
 from finsight.pipeline.compare import Side
 from finsight.pipeline.gating import tell
 
@@ -38,7 +37,8 @@ def as_text(content: Mapping[str, Any]) -> str:
     for name in ("fixed", "broken"):
         flips = content["flips"][name]
         lines += ["", f"{name}: {len(flips)}" + (f", the first {_ROWS_SHOWN}" if len(flips) > _ROWS_SHOWN else "")] if flips else []
-        lines += _aligned([(f"{f['label']}, was {f['base']}, now {f['new']}", f["text"]) for f in flips[:_ROWS_SHOWN]])
+        rows = [(f"{f['label']}, was {f['base']}, now {f['new']}", shortened(f["text"], _CHARACTERS)) for f in flips[:_ROWS_SHOWN]]
+        lines += _aligned(rows)
     for name in ("formats", "params", "data"):
         changes = list(_changes(content, name))
         lines += ["", name, *_aligned([("", "base", "new"), *changes])] if changes else []
@@ -48,16 +48,16 @@ def as_text(content: Mapping[str, Any]) -> str:
 def as_markdown(content: Mapping[str, Any]) -> str:
     """A comment for a pull request: the verdict first, what it rests on below, details folded."""
     sign = {BETTER: "🟢", WORSE: "🔴", SAME: "⚪"}[content["verdict"]]
-    lines = [f"## {sign} {_plain(verdict(content))}", "", *(_plain(line) for line in _common(content)), ""]
-    lines += [*_gates(content), "", *_table([_HEAD, *_metrics(content)])]
-    lines += ["", *(f"![{name}]({name})" for name in content.get("images", ()))]
+    lines = [f"## {sign} {markdown(verdict(content))}", "", *(markdown(line) for line in _common(content)), ""]
+    lines += [*(f"- {markdown(line)}" for line in _gates(content)), "", *_table([_HEAD, *_metrics(content)])]
+    lines += ["", *(f"![{Path(name).name}]({name})" for name in content.get("images", ()))]
     mcnemar = content["mcnemar"]
     lines += ["", f"{mcnemar['fixed']} rows fixed, {mcnemar['broken']} broken, McNemar's exact p {_p(mcnemar['p'])}.", ""]
     slices = [("slice", "rows", "difference", "95 % interval", "p", ""), *_slices(content)]
     lines += _folded(f"{content['primary']} by slice", slices)
     for name in ("fixed", "broken"):
         flips = content["flips"][name]
-        rows = [(f["label"], f["base"], f["new"], shorten(f["text"], _CHARACTERS, placeholder=" …")) for f in flips[:_ROWS_SHOWN]]
+        rows = [(f["label"], f["base"], f["new"], shortened(f["text"], _CHARACTERS)) for f in flips[:_ROWS_SHOWN]]
         lines += _folded(f"{name}: {len(flips)}", [("label", "base", "new", "text"), *rows]) if flips else []
     for name, title in (("formats", "size and speed"), ("params", "parameters"), ("data", "data")):
         changes = list(_changes(content, name))
@@ -136,8 +136,9 @@ def _p(p: float) -> str:
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
+    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -146,14 +147,8 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |"
 
-    return [line(head), line(["---"] * len(head)), *(line([_plain(cell) for cell in row]) for row in body)]
+    return [line(head), line(["---"] * len(head)), *(line([markdown(cell) for cell in row]) for row in body)]
 
 
 def _folded(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [f"<details><summary>{_plain(title)}</summary>", "", *_table(rows), "", "</details>", ""]
-
-
-def _plain(text: str) -> str:
-    """Text that shows as it is: a corpus's rows are others' words, and must not become links, mentions or markup."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"&#{ord(c)};" if c in "|`*_[]@#~\\!" else c for c in escaped)
+    return [f"<details><summary>{markdown(title)}</summary>", "", *_table(rows), "", "</details>", ""]

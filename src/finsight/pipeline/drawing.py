@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -27,10 +27,16 @@ _STYLE: Any = {
     "ytick.color": GREY,
     "svg.fonttype": "none",  # letters stay letters: small, and found by the browser's search
     "svg.hashsalt": "finsight",  # or names in the SVG would differ from run to run
+    "text.parse_math": False,  # a name may have a $
 }
 _SIZE = (4.4, 3.3)  # inches
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def _styled() -> Any:
+    """Our style over matplotlib's own, whatever the user's matplotlibrc says."""
+    return rc_context({name: value for name, value in rcParamsDefault.items() if name != "backend"} | _STYLE)
 
 
 def confusion(labels: Sequence[str], matrix: NDArray[np.integer], title: str = "Actual and predicted labels") -> Figure:
@@ -38,7 +44,7 @@ def confusion(labels: Sequence[str], matrix: NDArray[np.integer], title: str = "
 
     :param matrix: (k, k).
     """
-    with rc_context(_STYLE):
+    with _styled():
         figure, axes = _axes(title)
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white")
@@ -60,7 +66,7 @@ def reliability(bins: Rows) -> Figure:
 
     :param bins: ``confidence``, ``accuracy`` and ``rows`` of each.
     """
-    with rc_context(_STYLE):
+    with _styled():
         figure, axes = _axes("Reliability: is 80 % sure right in 80 %?")
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
         rows = np.array([b["rows"] for b in bins], dtype=float)
@@ -77,7 +83,7 @@ def coverage(points: Rows, wanted: float, answered: float | None) -> Figure:
     :param points: ``coverage`` and ``accuracy``.
     :param wanted: the precision that the abstain threshold was chosen for, and ``answered``: the share of test rows above it, if any is.
     """
-    with rc_context(_STYLE):
+    with _styled():
         figure, axes = _axes("Accuracy by share of rows answered")
         axes.plot([p["coverage"] for p in points], [p["accuracy"] for p in points], color=BLUE)
         axes.axhline(wanted, color=GREY, linestyle=":", linewidth=1)
@@ -90,7 +96,7 @@ def coverage(points: Rows, wanted: float, answered: float | None) -> Figure:
 
 def curves(epochs: Rows) -> Figure:
     """Losses (left) and validation scores (right) by epoch."""
-    with rc_context(_STYLE):
+    with _styled():
         figure, axes = _axes("Learning curves")
         x = [e["epoch"] for e in epochs]
         axes.plot(x, [e["train_loss"] for e in epochs], color=GREY, marker="o", label="train loss")
@@ -109,7 +115,7 @@ def lengths(sizes: Rows) -> Figure:
 
     :param sizes: ``tokens`` and ``texts``.
     """
-    with rc_context(_STYLE):
+    with _styled():
         figure, axes = _axes("Lengths of the corpus's texts")
         axes.bar([s["tokens"] for s in sizes], [s["texts"] for s in sizes], width=1.0, color=BLUE)
         axes.set(xlabel="tokens", ylabel="texts")
@@ -122,7 +128,7 @@ def differences(metrics: Mapping[str, Mapping[str, Any]], primary: str) -> Figur
     :param metrics: of a comparison: ``difference``, ``low``, ``high``, ``verdict`` of each.
         Those of which less is better are drawn with the sign turned.
     """
-    with rc_context(_STYLE):
+    with _styled():
         names = [*(name for name in reversed([*metrics]) if name != primary), primary]  # from below
         figure, axes = _axes("New model against base", (6.0, 0.9 + 0.26 * len(names)))
         axes.axvline(0, color=GREY, linewidth=1)
@@ -140,7 +146,7 @@ def differences(metrics: Mapping[str, Mapping[str, Any]], primary: str) -> Figur
 def svg(figure: Figure) -> str:
     """An ``<svg>`` element that scales with the page."""
     stream = io.StringIO()
-    with rc_context(_STYLE):
+    with _styled():
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
@@ -148,7 +154,7 @@ def svg(figure: Figure) -> str:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG."""
-    with atomic_file(path) as partial, rc_context(_STYLE):
+    with atomic_file(path) as partial, _styled():
         figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
 
 

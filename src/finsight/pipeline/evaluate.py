@@ -68,6 +68,7 @@ def evaluate(
     :returns: what the report says.
     """
     (seen, seen_logits), (raw, logits) = (_ask(classifier, path) for path in (validation, test))
+    raw.statistics(polarity, params.calibration_bins)  # refuses a polarity of other labels
     learned, asked = read_table(train, ["text", "label"]), raw.table["text"].to_pylist()
     raw = raw.beside(baselines(learned["text"].to_pylist(), learned["label"].to_pylist(), asked, raw.labels, polarity))
     heat = temperature(seen.actual, seen_logits)

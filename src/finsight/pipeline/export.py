@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from finsight.bundle import SCHEMA_VERSION, Manifest, bundle_digest, file_digests, write_manifest
-from finsight.domain.gates import over
+from finsight.domain.gates import outside
 from finsight.domain.metrics import softmax
 from finsight.errors import GateError
 from finsight.files import atomic_folder, full_disk_is_oserror, read_json, write_json
@@ -86,7 +86,7 @@ def export(
             classifier = open_graph(partial, name)
             measured[name] = _compare(classifier, texts, expected) | {"bytes": (partial / file).stat().st_size}
             limits = params.gates[name].model_dump()  # type: ignore[index]
-            failures += [f"{name}: {problem}" for problem in over(measured[name], limits)]
+            failures += [f"{name}: {problem}" for problem in outside(measured[name], limits)]
         if failures:
             raise GateError(
                 f"{bundle}: not written, since on the {len(texts)} test rows {'; '.join(failures)}; "

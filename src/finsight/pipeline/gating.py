@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from finsight.domain.gates import outside
+from finsight.domain.scores import LOWER_IS_BETTER
 from finsight.domain.significance import BETTER, SAME, WORSE
 from finsight.params.file import dotted
 from finsight.params.gates import GateParams
@@ -23,13 +25,8 @@ def failures(content: Mapping[str, Any], new: Side, gates: GateParams) -> list[s
     if (gates.primary == "better" and verdict != BETTER) or (gates.primary == "not worse" and verdict == WORSE):
         found.append(f"gates.primary: {primary} has to be {gates.primary}, it is: {verdict}{_rows_in_words(content)}")
     measured = dotted(new.reports.get("metrics", {}))
-    for key, limits, passes in (("at_most", gates.at_most, float.__le__), ("at_least", gates.at_least, float.__ge__)):
-        for name, limit in limits.items():
-            value = measured.get(name)
-            if not isinstance(value, int | float):
-                found.append(f"gates.{key}.{name}: reports/metrics.json of {new.name} has no such number")
-            elif not passes(float(value), limit):
-                found.append(f"gates.{key}.{name}: {value:.4g}, the limit is {limit:g}")
+    found += [f"gates.at_most.{problem}" for problem in outside(measured, gates.at_most)]
+    found += [f"gates.at_least.{problem}" for problem in outside(measured, {}, gates.at_least)]
     if gates.max_bundle_growth is not None:
         found += _grown(content["formats"], gates.max_bundle_growth)
     return found
@@ -45,8 +42,11 @@ def _grown(formats: Mapping[str, Any], limit: float) -> Iterator[str]:
 
 
 def undecided(content: Mapping[str, Any], gates: GateParams, failed: Sequence[str]) -> bool:
-    """Whether all that the new model lacks is rows to show that it is better."""
-    return gates.primary == "better" and content["verdict"] == SAME and len(failed) == 1
+    """Whether all that the new model lacks is rows to show that it is better: it seems so, and more of them could tell."""
+    if gates.primary != "better" or content["verdict"] != SAME or len(failed) != 1:
+        return False
+    seems_better = (content["metrics"][content["primary"]]["difference"] < 0) == (content["primary"] in LOWER_IS_BETTER)
+    return seems_better and content["rows_needed"] is not None
 
 
 def _rows_in_words(content: Mapping[str, Any]) -> str:

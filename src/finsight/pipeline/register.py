@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.domain.protocol import in_words
-from finsight.errors import ArtifactError, DataError
+from finsight.errors import ArtifactError, DataError, ParamsError
 from finsight.files import read_json, write_json
 from finsight.params.register import RegisterParams
 from finsight.pipeline.comparison import as_markdown, verdict
+from finsight.pipeline.tables import read_numbers
 from finsight.pipeline.tracking import BUNDLE_TAG, CHECKPOINT_TAG, REGISTERED, STATE_TAG, TRAINED
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _compared(champion: ModelVersion, compare: Compare) -> dict[str, Any]:
     """The comparison with the champion; only ``failed`` where its run or ours does not tell enough."""
     try:
         return compare(champion)
-    except (ArtifactError, DataError) as error:
+    except (ArtifactError, DataError, ParamsError) as error:
         return {"failed": f"not compared with version {champion.number}: {error}"}
 
 
@@ -169,15 +169,7 @@ def _log_comparison(tracker: ExperimentTracker, run: str, compared: Mapping[str,
 def _rebuild_run(tracker: ExperimentTracker, evidence: Evidence, settings: Mapping[str, str], checkpoint: str) -> str:
     """The run that ``train`` would have left; from here on it makes no difference which of them it is."""
     run = tracker.start("train (rebuilt from files)", settings)
-    for epoch in _read_curves(evidence.curves):
+    for epoch in read_numbers(evidence.curves):
         tracker.log_metrics(run, epoch, int(epoch["epoch"]))
     tracker.finish(run, {CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED})
     return run
-
-
-def _read_curves(path: Path) -> list[dict[str, float]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    except (FileNotFoundError, ValueError) as error:
-        raise ArtifactError(f"{path}: can't be read ({error}); `dvc repro train` writes it") from None

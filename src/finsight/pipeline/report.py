@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError, select_autoescape
 from markupsafe import Markup
 
 from finsight.bundle import MANIFEST
@@ -18,6 +17,8 @@ from finsight.domain.protocol import in_words
 from finsight.errors import ArtifactError
 from finsight.files import atomic_file, read_json
 from finsight.pipeline import drawing
+from finsight.pipeline.cells import markdown
+from finsight.pipeline.tables import read_csv, read_numbers
 
 STAGES = ("ingest", "validation", "prepare", "train", "metrics", "slices", "export")
 HEADLINE = {
@@ -43,8 +44,20 @@ def report(reports: Path, bundle: Path, model: str, settings: Mapping[str, str],
     :param settings: params.yaml as dotted keys.
     :raises ArtifactError: when a report is missing; the message names the stage that writes it.
     """
-    found = _gather(reports, read_json(bundle / MANIFEST, "make export"))
-    found |= {"model": model, "settings": settings, "headline": HEADLINE, "in_words": in_words}
+    try:
+        found = _gather(reports, read_json(bundle / MANIFEST, "make export"))
+        found |= {"model": model, "settings": settings, "headline": HEADLINE, "in_words": in_words}
+        drawn = {name: Markup(drawing.svg(figure)) for name, figure in _figures(reports / "plots", found).items()}  # noqa: S704 - our own
+        texts = {page: _filled("report.html", found | {"drawn": drawn})}
+        texts[card] = _filled("model_card.md", found | {"metadata": _metadata(found)})
+    except (UndefinedError, LookupError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{reports}: one is not as `dvc repro` writes it ({error}); `dvc repro --force` writes all") from None
+    for path, text in texts.items():
+        with atomic_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _filled(template: str, found: Mapping[str, Any]) -> str:
     templates = Environment(
         loader=PackageLoader("finsight.pipeline"),
         autoescape=select_autoescape(["html"]),
@@ -53,19 +66,16 @@ def report(reports: Path, bundle: Path, model: str, settings: Mapping[str, str],
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    drawn = {name: Markup(drawing.svg(figure)) for name, figure in _figures(reports / "plots", found).items()}  # noqa: S704 - our own
-    for path, template, more in ((page, "report.html", {"drawn": drawn}), (card, "model_card.md", {"metadata": _metadata(found)})):
-        text = templates.get_template(template).render(**found, **more)
-        with atomic_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+    templates.filters["markdown"] = markdown
+    return templates.get_template(template).render(**found)
 
 
 def _gather(reports: Path, bundle: dict[str, Any]) -> dict[str, Any]:
     """All that the page and the card say, by what it is about."""
     found: dict[str, Any] = {name: read_json(reports / f"{name}.json", "dvc repro") for name in STAGES}
-    mistakes = _rows(reports / "mistakes.csv")
+    mistakes = read_csv(reports / "mistakes.csv")
     failures: dict[str, list[dict[str, str]]] = {}
-    for row in _rows(reports / "failures.csv"):
+    for row in read_csv(reports / "failures.csv"):
         failures.setdefault(row["test"], []).append(row)
     shown = [row | {"words": json.loads(row["words"] or "[]")} for row in mistakes[:MISTAKES]]
     few = {name: rows[:FAILURES] for name, rows in failures.items()}
@@ -75,15 +85,15 @@ def _gather(reports: Path, bundle: dict[str, Any]) -> dict[str, Any]:
 def _figures(plots: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     labels, calibration = found["bundle"]["labels"], found["metrics"]["calibration"]
     matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    for row in _rows(plots / "confusion.csv"):
+    for row in read_csv(plots / "confusion.csv"):
         matrix[labels.index(row["actual"]), labels.index(row["predicted"])] += 1
     wanted = float(found["settings"]["evaluate.abstain_precision"])
     return {
         "confusion": drawing.confusion(labels, matrix),
-        "reliability": drawing.reliability(_numbers(plots / "reliability.csv")),
-        "coverage": drawing.coverage(_numbers(plots / "coverage.csv"), wanted, calibration.get("coverage")),
-        "curves": drawing.curves(_numbers(plots / "curves.csv")),
-        "lengths": drawing.lengths(_numbers(plots / "lengths.csv")),
+        "reliability": drawing.reliability(read_numbers(plots / "reliability.csv")),
+        "coverage": drawing.coverage(read_numbers(plots / "coverage.csv"), wanted, calibration.get("coverage")),
+        "curves": drawing.curves(read_numbers(plots / "curves.csv")),
+        "lengths": drawing.lengths(read_numbers(plots / "lengths.csv")),
     }
 
 
@@ -117,18 +127,3 @@ def _metadata(found: Mapping[str, Any]) -> str:
         **one,
     )
     return str(data.to_yaml())
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
-
-
-def _numbers(path: Path) -> list[dict[str, float]]:
-    try:
-        return [{name: float(value) for name, value in row.items()} for row in _rows(path)]
-    except (ValueError, TypeError):
-        raise ArtifactError(f"{path}: not the numbers that `dvc repro` writes there") from None

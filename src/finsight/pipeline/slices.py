@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finsight.errors import ParamsError
 from finsight.params.evaluate import SliceParams
 
 Mask = NDArray[np.bool_]
+MOST_VALUES = 50  # of a column
 
 _NUMBER = re.compile(r"\d")
 _NEGATION = re.compile(r"\b(?:not?|never|none|nor|neither|without|fail(?:s|ed)? to|cannot|\w+n['’]t)\b", re.IGNORECASE)
@@ -28,6 +30,7 @@ def slices(table: pa.Table, own: Mapping[str, SliceParams]) -> dict[str, Mask]:
 
     :param table: with text, corpus and agreement, and the columns that ``own`` names.
     :param own: name → a pattern that texts match, or a column whose values divide them.
+    :raises ParamsError: when a column has more values than anyone looks at.
     """
     texts = table["text"].to_pylist()
     words = np.array([len(text.split()) for text in texts])
@@ -39,7 +42,7 @@ def slices(table: pa.Table, own: Mapping[str, SliceParams]) -> dict[str, Mask]:
 
     def by_value(name: str, values: list[object]) -> None:
         for value in sorted({str(value) for value in values if value is not None}):
-            divide(f"{name} {value}", np.array([value == str(v) for v in values]))
+            divide(f"{name} {value}", np.array([v is not None and value == str(v) for v in values]))
 
     def by_match(name: str, matches: Callable[[str], object]) -> None:
         mask = np.array([bool(matches(text)) for text in texts])
@@ -59,5 +62,11 @@ def slices(table: pa.Table, own: Mapping[str, SliceParams]) -> dict[str, Mask]:
         if slice_.column is None:
             by_match(name, re.compile(slice_.pattern or "").search)
         elif slice_.column in table.column_names:
-            by_value(name, table[slice_.column].to_pylist())
+            values = table[slice_.column].to_pylist()
+            if (several := len({*values})) > MOST_VALUES:
+                raise ParamsError(
+                    f"evaluate.slices.{name}.column: {slice_.column} has {several} values in {len(values)} rows, at most {MOST_VALUES} "
+                    "make slices; name a column that divides the rows into fewer parts"
+                )
+            by_value(name, values)
     return found

@@ -53,7 +53,7 @@ def as_text(found: dict[str, Any]) -> str:
             f"  {name:<15} {m['bytes'] / 1e6:5.1f} MB, {m['texts_per_second']:,.0f} texts/s, {m['single_text_p50_ms']:.1f} ms for one, "
             f"{m['label_flip_rate']:.2%} of labels differ from the checkpoint"
         )
-    lines += [f"  registered      {_registered(found.get('registration'))}", "  report          reports/report.html", "", "  next:"]
+    lines += [f"  registered      {_registered(found)}", "  report          reports/report.html", "", "  next:"]
     width = max(len(command) for command, _ in NEXT)
     lines += [f"    {command:<{width}}   {why}" for command, why in NEXT]
     return "\n".join([*lines, ""])
@@ -98,9 +98,12 @@ def _interval(metrics: dict[str, Any], name: str) -> str:
     return f"{metrics[name]:.3f} ({metrics[f'{name}_low']:.3f}–{metrics[f'{name}_high']:.3f})"
 
 
-def _registered(registration: dict[str, Any] | None) -> str:
+def _registered(found: dict[str, Any]) -> str:
+    registration = found.get("registration")
     if registration is None:
         return "not yet: `make repro` does"
+    if registration["bundle_sha256"] != found["export"]["bundle_sha256"]:
+        return f"not yet: `make repro` does (version {registration['version']} is an older bundle)"
     if registration["version"] is None:
         return f"run {registration['run']}, no version: this was experiment {registration.get('experiment')}"
     return f"{registration['model']} version {registration['version']}, {', '.join(registration['aliases'])}"

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finsight.errors import ArtifactError
 from finsight.files import atomic_file
 from finsight.modeling.batching import Rows
 from finsight.pipeline.raw import readable
@@ -68,6 +69,35 @@ def read_rows(path: Path) -> tuple[Rows, list[int | None]]:
     values, offsets = ids.values.to_numpy(), ids.offsets.to_numpy()
     rows = [values[start:end] for start, end in pairwise(offsets)]
     return Rows(rows, table["label_id"].fill_null(-1).to_numpy().astype(np.int64)), table["agreement"].to_pylist()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that :func:`write_csv` wrote.
+
+    :raises ArtifactError: when it is missing, or was changed into something else.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            csv.field_size_limit(2**31 - 1)  # a text may be longer than what Python takes for a mistake
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactError(f"{path}: not the CSV that `dvc repro` writes there ({error}); `dvc checkout --force` restores it") from None
+    if any(None in row or None in row.values() for row in rows):
+        raise ArtifactError(f"{path}: rows have other columns than the head; `dvc checkout --force` restores it")
+    return rows
+
+
+def read_numbers(path: Path) -> list[dict[str, float]]:
+    """The rows of a CSV file that holds numbers only.
+
+    :raises ArtifactError: when it is missing, or was changed into something else.
+    """
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in read_csv(path)]
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not the numbers that `dvc repro` writes there ({error})") from None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
