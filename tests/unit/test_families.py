@@ -1,5 +1,6 @@
 """Every backbone family on a tiny random model: it learns, freezes, is saved and loaded, and its rates fall with depth."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from conftest import LABELS
-from finsight.errors import ParamsError
+from finsight.errors import ArtifactError, ParamsError
 from finsight.modeling.backbone import load_model
 from finsight.modeling.checkpoint import load_checkpoint, save_checkpoint
 from finsight.modeling.device import Hardware, deterministic
@@ -102,6 +103,18 @@ def test_the_levels_of_its_parameters_are_known(family: Path) -> None:
     assert {at for at in levels.values() if at != ABOVE} == {EMBEDDINGS, 1, 2, 3}
     above = {name.split(".")[0] for name, at in levels.items() if at == ABOVE} - {model.base_model_prefix}
     assert above, "its head learns fastest"
+
+
+def test_it_loads_with_what_is_fastest_on_a_gpu(family: Path) -> None:
+    assert load_model(family, LABELS, None, new_head=True).config._attn_implementation in ("sdpa", "eager")
+
+
+def test_weights_of_another_shape_are_refused(family: Path) -> None:
+    path = family / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"intermediate_size": 72, "hidden_dim": 72}))
+    with pytest.raises(ArtifactError, match="its weights are not those of its config.json"):
+        load_model(family, LABELS, new_head=True)
 
 
 def test_dropout_can_be_set_for_all_of_it(family: Path) -> None:

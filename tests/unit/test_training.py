@@ -15,6 +15,7 @@ from finsight.errors import ParamsError, StoppedError
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
+from finsight.modeling.distributed import ALONE
 from finsight.modeling.dropout import CheapDropout, cheapen_dropout
 from finsight.modeling.frozen import FrozenLayers
 from finsight.modeling.inference import predict
@@ -23,7 +24,8 @@ from finsight.modeling.optimisation import average, parameter_groups, share_of_p
 from finsight.modeling.resume import Keeper
 from finsight.modeling.training import Fitted, Progress, fit
 from finsight.params.train import TrainParams
-from finsight.pipeline.fitting import validation_metrics
+from finsight.pipeline.fitting import Fitter, validation_metrics
+from finsight.ports import Backbone
 
 SHIPPED = YAML(typ="safe").load(shipped_params())["train"]
 RECIPE: dict[str, Any] = {
@@ -165,6 +167,22 @@ def test_the_average_follows_the_weights_and_a_decay_of_zero_is_the_last_ones() 
 def test_a_loss_that_is_no_number_names_the_rate(tiny_backbone: Path) -> None:
     with pytest.raises(ParamsError, match=r"train\.lr: 1e\+30 makes the loss"):
         run(tiny_backbone, lr=1e30, max_grad_norm=1e30)
+
+
+def test_answers_that_are_no_number_name_the_rate(tiny_backbone: Path) -> None:
+    """One step an epoch: the loss is looked at before it, the answers after it."""
+    with pytest.raises(ParamsError, match=r"train\.lr: 1e\+30 makes the model's answers infinite in epoch 1; lower it"):
+        run(tiny_backbone, lr=1e30, max_grad_norm=1e30, batch_tokens=1_000_000, ema=0.0)
+
+
+def test_all_processes_look_for_one_state(tiny_backbone: Path) -> None:
+    backbone = Backbone("tiny", tiny_backbone, "0" * 64, "MIT")
+
+    def key(device: str) -> str:
+        hardware = Hardware(torch.device(device))
+        return Fitter(LABELS, hardware, tiny_backbone, ALONE, [], lambda: False).key(backbone)
+
+    assert key("cuda:0") == key("cuda:1") != key("cpu")
 
 
 def test_confidence_is_the_middle_between_a_level_and_the_next() -> None:

@@ -22,7 +22,7 @@ _DROPOUT = re.compile(r"(?:^|_)dropout(?:_prob)?$|^attn_pdrop$")
 
 
 def load_model(
-    folder: Path, labels: Sequence[str], attention: str = "eager", new_head: bool = False, dropout: float | None = None
+    folder: Path, labels: Sequence[str], attention: str | None = "eager", new_head: bool = False, dropout: float | None = None
 ) -> PreTrainedModel:
     """A sequence classifier whose outputs are ``labels`` in their order.
 
@@ -32,7 +32,8 @@ def load_model(
         may have its labels in another order.
     :param dropout: in place of the folder's own, everywhere; None leaves them.
     :param attention: transformers' name of the attention implementation. Eager is the fastest on a CPU in training (SDPA
-        falls back to a slow path under attention dropout) and the one the ONNX exporter traces best.
+        falls back to a slow path under attention dropout) and the one the ONNX exporter traces best. None: the fastest that the
+        model has; MPNet and DeBERTa have no SDPA.
     :raises ArtifactError: when the folder is no such model.
     """
     logging.set_verbosity_error()
@@ -44,7 +45,7 @@ def load_model(
         config.label2id = {label: int(i) for i, label in names.items()}
         for name in [] if dropout is None else [key for key in config.to_dict() if _DROPOUT.search(key)]:
             setattr(config, name, dropout)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model, told = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -53,9 +54,13 @@ def load_model(
             ignore_mismatched_sizes=True,
             attn_implementation=attention,
             dtype="float32",
+            output_loading_info=True,
         )
     except UNREADABLE as error:
         raise ArtifactError(f"{folder}: not a transformers model in safetensors: {_one_line(error)}") from None
+    lost = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+    if lost := [key for key in lost if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]:
+        raise ArtifactError(f"{folder}: its weights are not those of its config.json: {lost[0]} and {len(lost) - 1} more don't fit")
     for name, module in model.named_children():
         if new_head and name != model.base_model_prefix:
             for parameter in module.parameters():

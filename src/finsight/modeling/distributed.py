@@ -84,7 +84,8 @@ def shard(model: nn.Module, device: torch.device) -> None:
     for layers in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
         for layer in layers:
             fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    # The root too is gathered anew for each pass: its weights are exchanged for their average and back between two.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
 def add_up(world: World, tensors: Sequence[torch.Tensor]) -> None:

@@ -226,6 +226,8 @@ class _Run:
         data, tokens = self.data, 4 * self.recipe.batch_tokens
         swap(self.averages, self.weights)
         logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
+        if not np.isfinite(logits).all():
+            raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the model's answers infinite in epoch {epoch + 1}; lower it")
         metrics = measure(logits, data.validation.labels)
         self.gradients.total.zero_()
         self.history.append({"epoch": epoch + 1, "train_loss": self.loss} | {f"validation_{k}": v for k, v in metrics.items()})

@@ -26,8 +26,8 @@ from finsight.params.train import TrainParams
 if TYPE_CHECKING:
     from finsight.ports import Backbone
 
-# What a CPU says when memory runs out; CUDA has an exception of its own.
-_FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")
+# What a CPU says when memory runs out, and CUDA and its libraries where they do not raise the exception for it.
+_FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Fitter:
 
     def key(self, backbone: Backbone, *parts: object) -> str:
         """A digest of what a fit depends on."""
-        return key(backbone.digest, list(self.labels), self.world.size, self.hardware, *parts)
+        kind = (self.hardware.device.type, str(self.hardware.dtype))  # not which of several: all of them look for one state
+        return key(backbone.digest, list(self.labels), self.world.size, self.world.sharded, kind, *parts)
 
     def fit(
         self,
@@ -56,8 +57,9 @@ class Fitter:
     ) -> tuple[Any, Fitted, TrainParams]:
         """The fitted model, what was measured, and the recipe that fitted into memory."""
         while True:
-            asked = params.model_dump(exclude={"save_every", "threads"})
-            state = self.key(backbone, name, asked, digest(*data.train.ids, data.targets, data.weights, *data.validation.ids))
+            asked = params.model_dump(exclude={"save_every", "threads", "launch"})
+            content = digest(*data.train.ids, data.targets, data.weights, *data.validation.ids, data.validation.labels)
+            state = self.key(backbone, name, asked, content)
             keeper = Keeper(self.scratch / f"state-{state}.safetensors", params.save_every)
             self.kept.append(keeper)
 
@@ -112,7 +114,7 @@ class Fitter:
 def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torch.device) -> Any:
     """A model of a backbone with a new head, from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return load_model(folder, labels, "eager" if device.type == "cpu" else "sdpa", new_head=True, dropout=recipe.dropout)
+    return load_model(folder, labels, "eager" if device.type == "cpu" else None, new_head=True, dropout=recipe.dropout)
 
 
 def key(*parts: object) -> str:

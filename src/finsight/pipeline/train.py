@@ -136,7 +136,7 @@ def _listen(work: Fitter, prepared: Path, max_length: int, data: Data, params: T
     texts = {split: read_table(prepared / f"{split}.parquet", ["text"])["text"] for split in ("train", "validation", "unlabelled")}
     own = params.distillation
     recipes = [teachers_recipe(params, seed) for seed in range(own.seeds)]
-    asked = [recipe.model_dump(exclude={"backbone", "distillation", "save_every", "threads"}) for recipe in recipes]
+    asked = [recipe.model_dump(exclude={"backbone", "distillation", "save_every", "threads", "launch"}) for recipe in recipes]
     texts_of = [np.frombuffer("\0".join(found.to_pylist()).encode(), dtype=np.uint8) for found in texts.values()]
     content = digest(*texts_of, data.targets, data.validation.labels)
     keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, own.temperature, content)}.safetensors", 0)
