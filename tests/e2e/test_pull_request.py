@@ -1,5 +1,6 @@
 """The scripts of the pull request's workflow, run as its runner does, on a clone with two branches and a GitHub on loopback."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -133,11 +134,11 @@ def test_one_comment_is_made_and_kept_up_to_date(main: Clone, runner: Runner, gi
     assert ended != 0
     assert main.ran(printed) == []
     assert "error: gates.at_least.accuracy" in printed
-    assert "gate failed: gates.at_least.accuracy" in runner.summary
+    assert "gate failed: gates.at_least.accuracy" in html.unescape(runner.summary)
     ended, printed = commenter(github, runner.temp).run("comment")
     assert ended == 0, printed
     assert github.by(BOT) == [comment]
-    assert "gate failed: gates.at_least.accuracy" in comment["body"]
+    assert "gate failed: gates.at_least.accuracy" in html.unescape(comment["body"])
     assert comment["body"].count("/blob/") == len(images)
     assert images[0][0] not in comment["body"]
     assert github.git("rev-list", "--count", "pr-metrics-images") == b"2"
