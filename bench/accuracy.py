@@ -38,6 +38,8 @@ TWITTER = {
 }
 OTHER = "what was trained on the other corpus"
 BASE = {"backbone": "mpnet", "lr": 3.0e-5, "epochs": 3}
+TAUGHT = {"teacher": "mpnet", "epochs": 6}
+HALF = {"seed": 42, "frozen_layers": 7}
 # What differs from params.yaml's `train`; `teacher` rows read the other corpus's texts without their labels, OTHER trains on it first.
 ROWS: dict[str, dict[str, Any]] = {
     "shipped": {},
@@ -57,8 +59,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "3 of 7 levels frozen": {"frozen_layers": 3},
     "4 of 7 levels frozen": {"frozen_layers": 4},
     "after the other corpus": {"backbone": OTHER},
-    "distilled from mpnet": {"teacher": "mpnet", "epochs": 6},
+    "distilled from mpnet": TAUGHT,
+    "distilled from mpnet (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"variants": 3}},
+    "distilled from 3 mpnets (7 of 13 levels frozen)": TAUGHT | {"distillation": HALF | {"seeds": 3}},
+    "distilled from 3 mpnets (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"seeds": 3, "variants": 3}},
     "mpnet": BASE,
+    "mpnet, 7 of 13 levels frozen": BASE | {"frozen_layers": 7},
 }
 
 
@@ -100,7 +106,7 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
             raise click.UsageError("this row trains on the other corpus first: give its folder as --texts")
         keep("twitter" if which == "phrasebank" else "phrasebank", texts, None, "shipped", seed, folder / "first")
         changes = changes | {"backbone": str(folder / "first/checkpoint")}
-    params = params.model_copy(update={"train": params.train.model_validate(params.train.model_dump() | changes | {"seed": seed})})
+    params = params.model_copy(update={"train": params.train.model_validate(changed(params, changes) | {"seed": seed})})
     teacher = bootstrap.teacher(params)
     prepared(which, data, texts if teacher else None, params, folder)
     files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
@@ -136,10 +142,17 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
     }
 
 
+def changed(params: Params, changes: dict[str, Any]) -> dict[str, Any]:
+    """The keys of ``train`` with a row's changes, those of ``distillation`` key by key."""
+    before = params.train.model_dump()
+    return before | changes | {"distillation": before["distillation"] | changes.get("distillation", {})}
+
+
 def recipe(changes: dict[str, Any]) -> str:
     """The digest of what a run's outcome depends on in params.yaml."""
     params = bootstrap.load_params()
-    train = params.train.model_dump(exclude={"seed", "save_every", "launch", "device", "threads"}) | changes
+    unheard = {"seed", "save_every", "launch", "device", "threads"} | (set() if changes.get("teacher") else {"distillation"})
+    train = {key: value for key, value in changed(params, changes).items() if key not in unheard}
     return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
 
 

@@ -13,12 +13,13 @@ import pytest
 
 from conftest import LABELS, REPO, starter_rows
 from finsight.domain.records import SPLITS
-from finsight.errors import DataError
+from finsight.errors import ArtifactError, DataError
 from finsight.modeling.tokens import TextTokenizer
 from finsight.params.file import load_params
 from finsight.params.prepare import PrepareParams
 from finsight.pipeline.evaluate import Written, evaluate
 from finsight.pipeline.prepare import prepare
+from finsight.pipeline.tables import read_rows, read_tokens
 from finsight.ports import Backbone
 from raw_tables import raw_row, starter_table, write_raw
 
@@ -46,9 +47,15 @@ def run(tiny_backbone: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, An
         backbone = Backbone("tiny", tiny_backbone, "0" * 64, "MIT", trained_on)
         folders = (tmp_path / "cache", tmp_path / "out", tmp_path / "r.json", tmp_path / "lengths.csv")
         report = prepare(corpus, unlabelled, LABELS, known_as or {}, params, backbone, *folders)
-        return report, {s: pq.read_table(tmp_path / f"out/{s}.parquet").to_pylist() for s in (*SPLITS, "unlabelled")}
+        return report, {s: with_tokens(tmp_path / f"out/{s}.parquet") for s in (*SPLITS, "unlabelled")}
 
     return run
+
+
+def with_tokens(path: Path) -> list[Row]:
+    """The rows of a split, with the token ids that stand beside them."""
+    rows, tokens = pq.read_table(path).to_pylist(), read_tokens(path.with_suffix(".arrow"))
+    return [row | {"input_ids": ids.tolist()} for row, ids in zip(rows, tokens, strict=True)]
 
 
 def copies(n: int, corpus: str = "starter", start: int = 0, **more: Any) -> list[Row]:
@@ -286,3 +293,22 @@ def test_token_ids_are_those_of_transformers(run, tiny_backbone: Path) -> None:
     for rows in splits.values():
         expected = tokenizer([row["text"] for row in rows], truncation=True, max_length=64)["input_ids"]
         assert [row["input_ids"] for row in rows] == expected
+
+
+def test_token_ids_are_mapped_not_read_and_are_those_of_their_rows(run, tmp_path: Path) -> None:
+    run(starter_table(240), groups=50)
+    path = tmp_path / "out/train.parquet"
+    rows, _ = read_rows(path)
+    assert not rows.ids[0].flags.owndata
+    assert not rows.ids[0].flags.writeable, "they are the file's bytes"
+    tokens = path.with_suffix(".arrow")
+    content = tokens.read_bytes()
+    tokens.write_bytes((tmp_path / "out/test.arrow").read_bytes())
+    with pytest.raises(ArtifactError, match=r"train.arrow: \d+ rows, .* has \d+; run `dvc repro --force prepare`"):
+        read_rows(path)
+    tokens.write_bytes(content[:-10])
+    with pytest.raises(ArtifactError, match="train.arrow: not a whole Arrow file"):
+        read_rows(path)
+    tokens.unlink()
+    with pytest.raises(ArtifactError, match="train.arrow: no such file"):
+        read_rows(path)

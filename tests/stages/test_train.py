@@ -217,6 +217,16 @@ def test_a_teacher_is_trained_first_and_kept(prepared: Project, copy_of: Callabl
     project.set(train__epochs=2)
     trained(project)
     assert {line["run"] for line in steps(project)} == {"train"}, "what the teachers said is kept"
+    assert [set(found) for found in taught["teacher"]["trained"]] == [{"seed", "best_epoch", "validation_macro_f1"}] * 2
+    assert trained(project)["teacher"] == taught["teacher"]
+    project.set(train__distillation__variants=2, train__distillation__seeds=1, train__distillation__seed=1042)
+    varied = trained(project)
+    assert varied["rows"] == 3 * rows + unlabelled, "two copies of each training row"
+    assert varied["teacher"]["trained"] == taught["teacher"]["trained"][:1], "the same teacher, by its own seed"
+    assert {line["run"] for line in steps(project)} == {"train"}, "the teachers are kept too, not only what they said"
+    project.set(train__seed=43)
+    assert trained(project)["teacher"] == varied["teacher"], "another student of the same teacher"
+    assert {line["run"] for line in steps(project)} == {"train"}
 
 
 def test_a_teacher_without_further_texts(prepared: Project, copy_of: Callable[[Project], Project]) -> None:

@@ -41,7 +41,6 @@ def rows(n: int, **columns: list[Any]) -> pa.Table:
         "near_group": [f"{i:04x}" for i in range(n)],
         "text": [f"Profit of firm {i} rose" if i % 2 else "Sales were not what they had been" for i in range(n)],
         "label": [LABELS[i % 3] for i in range(n)],
-        "input_ids": [[1, 2]] * n,
         "label_id": [i % 3 for i in range(n)],
     }
     return pa.table(content | columns)

@@ -18,12 +18,18 @@ class DistillationParams(Section):
 
     seeds: Count
     """Teachers, each from a seed of its own, whose probabilities are averaged."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None
+    """Of the first teacher, the next ones count on from it: students of other seeds learn from the same. Empty: from ``train.seed``."""
     epochs: Count
     lr: Annotated[float, Field(gt=0)]
+    frozen_layers: Annotated[int, Field(ge=0)]
+    """Lowest layers of the teachers that don't learn, the embeddings counting as the first."""
     weight: Annotated[float, Field(gt=0, le=1)]
     """The teacher's share in the target of a labelled row; an unlabelled one has the teacher's alone."""
     temperature: Annotated[float, Field(gt=0)]
     """Divides the teacher's logits: above 1 its probabilities are softer."""
+    variants: Annotated[int, Field(ge=0)]
+    """Altered copies of each training text that the teachers label too."""
 
 
 class LaunchParams(Section):

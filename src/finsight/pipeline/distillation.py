@@ -7,31 +7,35 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from finsight.domain.metrics import softmax
+from finsight.domain.variants import variants
 from finsight.modeling.backbone import load_tokenizer, longest_text
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.inference import predict
 from finsight.modeling.tokens import TextTokenizer
+from finsight.modeling.training import Fitted
 from finsight.params.train import TrainParams
 from finsight.pipeline.words import encode
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from transformers import PreTrainedTokenizerFast
 
     from finsight.modeling.device import Hardware
     from finsight.ports import Backbone
 
-Train = Callable[[TrainParams, Data, str], Any]
-"""Trains a teacher by a recipe on data, under a name that tells it from others; returns the model."""
+Train = Callable[[TrainParams, Data, str], tuple[Any, Fitted]]
+"""Trains a teacher by a recipe on data, under a name that tells it from others; returns the model and what was measured."""
 
 
-def teachers_recipe(params: TrainParams, seed: int) -> TrainParams:
-    """The recipe of one teacher: the student's, but for what ``distillation`` says; it has no teacher of its own."""
+def teachers_recipe(params: TrainParams, number: int) -> TrainParams:
+    """The recipe of one teacher (from 0): the student's, but for what ``distillation`` says; it has no teacher of its own."""
     own = params.distillation
-    changes = {"teacher": None, "epochs": own.epochs, "lr": own.lr, "seed": (params.seed + 1000 * (seed + 1)) % 2**32, "frozen_layers": 0}
-    return params.model_copy(update={**changes, "r_drop": 0.0, "adversarial": 0.0})
+    seed = params.seed + 1000 * (number + 1) if own.seed is None else own.seed + number
+    theirs = {"epochs": own.epochs, "lr": own.lr, "seed": seed % 2**32, "frozen_layers": own.frozen_layers}
+    return params.model_copy(update={**theirs, "teacher": None, "unfreeze_every": 0, "r_drop": 0.0, "adversarial": 0.0})
 
 
 def teach(
@@ -44,30 +48,43 @@ def teach(
     teacher: Backbone,
     train: Train,
     hardware: Hardware,
-) -> NDArray[np.float32]:
-    """Train the teachers and return their mean probabilities for the texts of train, then of unlabelled, (n + m, k).
+) -> tuple[NDArray[np.float32], list[dict[str, float]]]:
+    """Train the teachers; their mean probabilities for the texts of train, then of unlabelled, (n + m, k), and how good each is.
 
-    They are tokenised anew, since a teacher has a vocabulary of its own.
+    Texts are tokenised anew, since a teacher has a vocabulary of its own.
 
-    :param texts: of ``train``, ``validation`` and ``unlabelled``.
+    :param texts: of ``train``, ``validation`` and ``unlabelled``, the variants among the last.
     :param recipes: one for each teacher.
     :param temperature: divides the teachers' logits.
     :param data: the student's, whose labels and targets are the teacher's too.
     """
     tokenizer = load_tokenizer(teacher.folder)
-    encoder = TextTokenizer(tokenizer.backend_tokenizer.to_str(), min(max_length, longest_text(teacher.folder, tokenizer)))
-    ids = {split: _encode(encoder, found) for split, found in texts.items()}
+    encoder = text_tokenizer(tokenizer, min(max_length, longest_text(teacher.folder, tokenizer)))
+    ids = {split: encode_texts(encoder, found) for split, found in texts.items()}
     pad_id = int(tokenizer.pad_token_id or 0)
     theirs = Data(
         Rows(ids["train"], data.train.labels), data.targets, data.weights, Rows(ids["validation"], data.validation.labels), pad_id
     )
-    every = [*ids["train"], *ids["unlabelled"]]
+    every, reports = [*ids["train"], *ids["unlabelled"]], []
     probs = np.zeros((len(every), len(labels)), dtype=np.float64)
     for number, recipe in enumerate(recipes, start=1):
-        model = train(recipe, theirs, f"teacher {number}")
+        model, fitted = train(recipe, theirs, f"teacher {number}")
+        best = fitted.epochs[fitted.epoch - 1]
+        reports.append({"seed": recipe.seed, "best_epoch": fitted.epoch, "validation_macro_f1": best["validation_macro_f1"]})
         logits = predict(model, every, pad_id, 4 * recipe.batch_tokens, hardware)
         probs += softmax(logits / temperature) / len(recipes)
-    return probs.astype(np.float32)
+    return probs.astype(np.float32), reports
+
+
+def text_tokenizer(tokenizer: PreTrainedTokenizerFast, max_length: int) -> TextTokenizer:
+    """Of many texts at once, by the tokenizer of a backbone."""
+    return TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_length)
+
+
+def altered(texts: pa.ChunkedArray, params: TrainParams) -> pa.ChunkedArray:
+    """The copies of training texts that ``distillation.variants`` asks for, by the seed of the first teacher."""
+    rng = np.random.default_rng(teachers_recipe(params, 0).seed)
+    return pa.chunked_array([pa.array(variants(texts.to_pylist(), params.distillation.variants, rng), pa.string())])
 
 
 def mixed(data: Data, unlabelled: Sequence[NDArray[np.int32]], probs: NDArray[np.float32], weight: float) -> Data:
@@ -82,7 +99,8 @@ def mixed(data: Data, unlabelled: Sequence[NDArray[np.int32]], probs: NDArray[np
     return Data(rows, targets, weights, data.validation, data.pad_id)
 
 
-def _encode(encoder: TextTokenizer, texts: pa.ChunkedArray) -> list[NDArray[np.int32]]:
+def encode_texts(encoder: TextTokenizer, texts: pa.ChunkedArray) -> list[NDArray[np.int32]]:
+    """Token ids of each text."""
     if not len(texts):
         return []
     ids, offsets, _ = encode(texts.combine_chunks(), encoder)

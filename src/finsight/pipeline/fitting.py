@@ -18,13 +18,16 @@ from finsight.files import sha256
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data
 from finsight.modeling.device import Hardware
-from finsight.modeling.distributed import World, whole
+from finsight.modeling.distributed import World, any_of, whole
 from finsight.modeling.resume import Keeper
 from finsight.modeling.training import Fitted, Observer, Progress, fit
 from finsight.params.train import TrainParams
 
 if TYPE_CHECKING:
     from finsight.ports import Backbone
+
+# Keys of a recipe that do not change what comes of it, but through the data and the backbone, which are asked for themselves.
+NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "save_every", "threads", "launch"}
 
 # What a CPU says when memory runs out, and CUDA and its libraries where they do not raise the exception for it.
 _FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
@@ -54,14 +57,21 @@ class Fitter:
         params: TrainParams,
         name: str,
         restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
+        keep: bool = False,
     ) -> tuple[Any, Fitted, TrainParams]:
-        """The fitted model, what was measured, and the recipe that fitted into memory."""
+        """The fitted model, what was measured, and the recipe that fitted into memory.
+
+        :param keep: whether the weights stay on this host, for the next fit that would come out the same.
+        """
         while True:
-            asked = params.model_dump(exclude={"save_every", "threads", "launch"})
+            asked = params.model_dump(exclude=NOT_OF_A_FIT)
             content = digest(*data.train.ids, data.targets, data.weights, *data.validation.ids, data.validation.labels)
-            state = self.key(backbone, name, asked, content)
+            state = self.key(backbone, asked, content)
             keeper = Keeper(self.scratch / f"state-{state}.safetensors", params.save_every)
             self.kept.append(keeper)
+            ended = Keeper(self.scratch / f"fitted-{state}.safetensors", 0)
+            if keep and (found := self._again(ended, backbone, params)):
+                return *found, params
 
             def named(progress: Progress) -> None:
                 for observe in self.observers:
@@ -86,7 +96,10 @@ class Fitter:
                     raise
                 full = error.__class__.__name__
             else:
-                return self._undivided(model, backbone, params), fitted, params
+                model = self._undivided(model, backbone, params)
+                if keep and self.world.first:
+                    ended.save(model.state_dict(), {"epoch": fitted.epoch, "epochs": fitted.epochs})
+                return model, fitted, params
             del model  # its memory is needed
             half = params.batch_tokens // 2
             if not params.auto_batch or half < 8:
@@ -95,6 +108,16 @@ class Fitter:
                     f"({full}); set it to {half} and train.accumulation to {2 * params.accumulation}, or train.auto_batch to true"
                 )
             params = params.model_copy(update={"batch_tokens": half, "accumulation": 2 * params.accumulation})
+
+    def _again(self, ended: Keeper, backbone: Backbone, params: TrainParams) -> tuple[Any, Fitted] | None:
+        """A fit that came to its end on this host before; on several machines all must have it."""
+        found = ended.load()
+        if any_of(self.world, found is None) or not found:
+            return None
+        weights, notes = found
+        model = fresh(backbone.folder, self.labels, params, self.hardware.device)
+        model.load_state_dict(weights)
+        return model, Fitted(notes["epoch"], notes["epochs"])
 
     def _undivided(self, model: Any, backbone: Backbone, params: TrainParams) -> Any:
         """The model with all its weights in this process."""

@@ -23,7 +23,7 @@ from finsight.pipeline.tables import read_table
 PRIMARY = "macro_f1"  # what baselines are compared in: they have labels, not probabilities
 _NEEDED = ("id", "hash", "corpus", "agreement", "leak", "near_group", "text", "label")
 # What a test row has beside what tells it from others: numbers for the model, and its split, which is the same for all.
-_LEFT_OUT = {"input_ids", "label_id", "split"}
+_LEFT_OUT = {"label_id", "split"}
 _PROB, _BASELINE = "prob_", "baseline_"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from finsight.params.prepare import PrepareParams
 from finsight.pipeline.grouping import Corpus, Report, read_corpus
 from finsight.pipeline.raw import readable
 from finsight.pipeline.splitting import NO_SPLIT, Columns, names, split_rows
-from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, map_row_groups, write_csv
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, TOKENS, UNLABELLED, map_row_groups, write_csv
 from finsight.pipeline.texts import normal_texts
 from finsight.pipeline.token_cache import cache_key, cached_tokens, drop_unused
 from finsight.pipeline.words import encode
@@ -32,7 +32,7 @@ from finsight.pipeline.words import encode
 if TYPE_CHECKING:
     from finsight.ports import Backbone
 
-TOKENS = pa.field("input_ids", pa.list_(pa.int32()))
+TOKEN_IDS = pa.schema([pa.field("input_ids", pa.list_(pa.int32()))])
 
 
 def prepare(
@@ -132,7 +132,7 @@ def _write(
     counts: dict[str, Any] = {split: {"rows": 0, "labels": dict.fromkeys(labels, 0)} for split in SPLITS}
     lengths, cut, start = Counter[int](), 0, 0
     with ExitStack() as files:
-        writers: dict[str, pq.ParquetWriter] = {}
+        writers: dict[str, Callable[[pa.Table], None]] = {}
         for table, more in map_row_groups(corpus, lambda table: _tokenise(table, labels, tokenizer, cache)):
             n, cut = table.num_rows, cut + more
             for name, column in extra.items():
@@ -144,9 +144,9 @@ def _write(
             for split in SPLITS:
                 rows = table.filter(pa.compute.equal(table["split"], split))
                 if split not in writers:
-                    writers[split] = files.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", rows.schema))
+                    writers[split] = files.enter_context(_writer(folder / f"{split}.parquet", rows.schema))
                 if rows.num_rows:
-                    writers[split].write_table(rows)
+                    writers[split](rows)
                 counts[split]["rows"] += rows.num_rows
                 for label, rows_of_it in Counter(rows["label"].to_pylist()).items():
                     counts[split]["labels"][label] += rows_of_it
@@ -171,12 +171,25 @@ def _write_texts(
         kept = first[len(splits) :] & ~held_out
         counts = {"rows": int(kept.sum()), "near_held_out": int(held_out.sum()), "repeated": int((~kept & ~held_out).sum())}
     start = 0
-    with pq.ParquetWriter(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16())).append(TOKENS)) as writer:
+    with _writer(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16())).append(TOKEN_IDS[0])) as write:
         for table, _ in map_row_groups(unlabelled, lambda table: _tokenise(table, [], tokenizer, cache)) if n else ():
             if (rows := table.filter(pa.array(kept[start : start + table.num_rows]))).num_rows:
-                writer.write_table(rows)
+                write(rows)
             start += table.num_rows
     return counts
+
+
+@contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes rows to a Parquet file, and their token ids beside it as Arrow, which training maps into memory."""
+    rest = pa.schema([field for field in schema if field.name not in TOKEN_IDS.names])
+    with pq.ParquetWriter(path, rest) as rows, pa.ipc.new_file(str(path.with_suffix(TOKENS)), TOKEN_IDS) as tokens:
+
+        def write(table: pa.Table) -> None:
+            rows.write_table(table.select(rest.names))
+            tokens.write_table(table.select(TOKEN_IDS.names))
+
+        yield write
 
 
 def _tokenise(table: pa.Table, labels: Sequence[str], tokenizer: TextTokenizer, cache: Path) -> tuple[pa.Table, int]:

@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Say in one line what is wrong with a Parquet file.
+    """Say in one line what is wrong with a Parquet or Arrow file.
 
     :raises ArtifactError: when it is missing or damaged.
     """
@@ -39,7 +39,7 @@ def readable(path: Path) -> Iterator[None]:
         raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
     except pa.ArrowInvalid as error:
         what = " ".join(str(error).split())[:120]
-        raise ArtifactError(f"{path}: not a whole Parquet file ({what}); `dvc repro` writes it again") from None
+        raise ArtifactError(f"{path}: not a whole {path.suffix[1:].capitalize()} file ({what}); `dvc repro` writes it again") from None
 
 
 def column_types(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from finsight.errors import ArtifactError
 from finsight.files import atomic_file
@@ -22,6 +23,8 @@ from finsight.pipeline.raw import readable
 
 # Beside the splits in the prepared folder.
 TOKENIZER, BACKBONE, UNLABELLED = "tokenizer", "backbone.json", "unlabelled.parquet"
+# Suffix of the token ids that stand beside the rows of a split.
+TOKENS = ".arrow"
 
 
 T = TypeVar("T")
@@ -64,11 +67,25 @@ def map_row_groups(path: Path, work: Callable[[pa.Table], T], columns: Sequence[
 
 def read_rows(path: Path) -> tuple[Rows, list[int | None]]:
     """The token ids and label indices (-1: none) of a prepared split, for training, and each row's annotator agreement."""
-    table = read_table(path, ["input_ids", "label_id", "agreement"])
-    ids = table["input_ids"].combine_chunks()
-    values, offsets = ids.values.to_numpy(), ids.offsets.to_numpy()
-    rows = [values[start:end] for start, end in pairwise(offsets)]
+    table, rows = read_table(path, ["label_id", "agreement"]), read_tokens(path.with_suffix(TOKENS))
+    if len(rows) != table.num_rows:
+        raise ArtifactError(f"{path.with_suffix(TOKENS)}: {len(rows)} rows, {path} has {table.num_rows}; run `dvc repro --force prepare`")
     return Rows(rows, table["label_id"].fill_null(-1).to_numpy().astype(np.int64)), table["agreement"].to_pylist()
+
+
+def read_tokens(path: Path) -> list[NDArray[np.int32]]:
+    """The token ids of each row of an Arrow file, mapped into memory: what is not looked at is not read, and processes share it.
+
+    :raises ArtifactError: when it is missing or damaged.
+    """
+    with readable(path):
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(i).column(0) for i in range(reader.num_record_batches)]
+    found = []
+    for batch in batches:
+        values = batch.values.to_numpy()
+        found += [values[start:end] for start, end in pairwise(batch.offsets.to_numpy())]
+    return found
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

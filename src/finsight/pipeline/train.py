@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from finsight.domain.labels import targets
@@ -22,8 +23,8 @@ from finsight.modeling.distributed import any_of, joined
 from finsight.modeling.resume import Keeper, sweep
 from finsight.modeling.training import Fitted, Observer, Progress
 from finsight.params.train import TrainParams
-from finsight.pipeline.distillation import mixed, teach, teachers_recipe
-from finsight.pipeline.fitting import Fitter, digest
+from finsight.pipeline.distillation import altered, encode_texts, mixed, teach, teachers_recipe, text_tokenizer
+from finsight.pipeline.fitting import NOT_OF_A_FIT, Fitter, digest
 from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, read_rows, read_table, write_csv
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def train(
         hardware = Hardware(device, resolve_precision(params.precision, device, None if strict else scratch))
         data = read_data(prepared, labels, params)
         work = Fitter(labels, hardware, scratch, world, observers, stop)
+        teachers: list[dict[str, float]] = []
         if teacher:
-            data = _listen(work, prepared, int(tokenised["max_length"]), data, params, teacher)
+            data, teachers = _listen(work, prepared, int(tokenised["max_length"]), data, params, teacher)
         history: list[Mapping[str, float]] = []
 
         def follow(progress: Progress) -> None:
@@ -89,7 +91,7 @@ def train(
             "seconds": round(seconds, 1),
             "rows_per_second": round(fitted.rows / seconds, 1),
             "backbone": backbone.about(),
-            "teacher": teacher.about() if teacher else None,
+            "teacher": teacher.about() | {"trained": teachers} if teacher else None,
         }
         if world.first:
             save_checkpoint(model, prepared / TOKENIZER, checkpoint)
@@ -130,26 +132,32 @@ def read_data(prepared: Path, labels: Sequence[str], params: TrainParams) -> Dat
     return Data(rows, goal.astype(np.float32), weights, validation, int(pad_id))
 
 
-def _listen(work: Fitter, prepared: Path, max_length: int, data: Data, params: TrainParams, teacher: Backbone) -> Data:
-    """The student's data with the teacher's probabilities, which are kept: they take longer than the student does."""
-    unlabelled, _ = read_rows(prepared / UNLABELLED)
+def _listen(
+    work: Fitter, prepared: Path, max_length: int, data: Data, params: TrainParams, teacher: Backbone
+) -> tuple[Data, list[dict[str, float]]]:
+    """The student's data with the teachers' probabilities, which are kept since they take longer than it does; how good each is."""
+    ids = list(read_rows(prepared / UNLABELLED)[0].ids)
     texts = {split: read_table(prepared / f"{split}.parquet", ["text"])["text"] for split in ("train", "validation", "unlabelled")}
     own = params.distillation
-    recipes = [teachers_recipe(params, seed) for seed in range(own.seeds)]
-    asked = [recipe.model_dump(exclude={"backbone", "distillation", "save_every", "threads", "launch"}) for recipe in recipes]
+    if own.variants:
+        made = altered(texts["train"], params)
+        ids += encode_texts(text_tokenizer(load_tokenizer(prepared / TOKENIZER), max_length), made)
+        texts["unlabelled"] = pa.chunked_array([*texts["unlabelled"].chunks, *made.chunks])
+    recipes = [teachers_recipe(params, number) for number in range(own.seeds)]
+    asked = [recipe.model_dump(exclude=NOT_OF_A_FIT) for recipe in recipes]
     texts_of = [np.frombuffer("\0".join(found.to_pylist()).encode(), dtype=np.uint8) for found in texts.values()]
     content = digest(*texts_of, data.targets, data.validation.labels)
     keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, own.temperature, content)}.safetensors", 0)
     kept = keeper.load()
     if any_of(work.world, kept is None):  # on several machines one may have it, and another not
 
-        def trained(recipe: TrainParams, theirs: Data, name: str) -> Any:
-            return work.fit(teacher, theirs, recipe, name)[0]
+        def trained(recipe: TrainParams, theirs: Data, name: str) -> tuple[Any, Fitted]:
+            return work.fit(teacher, theirs, recipe, name, keep=True)[:2]
 
-        probs = teach(texts, data, max_length, work.labels, recipes, own.temperature, teacher, trained, work.hardware)
+        probs, reports = teach(texts, data, max_length, work.labels, recipes, own.temperature, teacher, trained, work.hardware)
         if work.world.first:
-            keeper.save({"probs": torch.from_numpy(probs)}, {})
+            keeper.save({"probs": torch.from_numpy(probs)}, {"teachers": reports})
         work.clear()
     else:
-        probs = kept[0]["probs"].numpy() if kept else np.zeros(0, dtype=np.float32)
-    return mixed(data, unlabelled.ids, probs, own.weight)
+        probs, reports = (kept[0]["probs"].numpy(), kept[1]["teachers"]) if kept else (np.zeros(0, dtype=np.float32), [])
+    return mixed(data, ids, probs, own.weight), reports
