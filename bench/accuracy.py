@@ -12,6 +12,7 @@ import hashlib
 import json
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -169,11 +170,12 @@ def kept() -> list[dict[str, Any]]:
 
 def table() -> None:
     """Print the mean over the seeds of each row whose recipe is today's."""
-    click.echo(f"{'corpus':<12}{'row':<28}{'seeds':>6}{'accuracy':>16}{'macro-F1':>16}{'full agr.':>11}{'val. F1':>9}{'s a run':>9}")
+    click.echo(f"{'corpus':<12}{'row':<64}{'seeds':>6}{'accuracy':>16}{'macro-F1':>16}{'full agr.':>11}{'val. F1':>9}{'s a run':>9}")
     for which in ("phrasebank", "twitter"):
-        for name, changes in ROWS.items():
-            found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"]) == (which, name, recipe(changes))]
+        for (name, changes), texts in product(ROWS.items(), (False, True)):
+            found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"], r["texts"]) == (which, name, recipe(changes), texts)]
             if found:
+                name += ", other corpus's texts" * (texts and "teacher" in changes)
                 spread = {
                     k: f"{mean(v):.3f}" + (f" ± {stdev(v):.3f}" if len(v) > 1 else "")
                     for k in ("accuracy", "macro_f1")
@@ -181,7 +183,7 @@ def table() -> None:
                 }
                 full = [r["full_agreement"] for r in found if r["full_agreement"] is not None]
                 click.echo(
-                    f"{which:<12}{name:<28}{len(found):>6}{spread['accuracy']:>16}{spread['macro_f1']:>16}"
+                    f"{which:<12}{name:<64}{len(found):>6}{spread['accuracy']:>16}{spread['macro_f1']:>16}"
                     f"{f'{mean(full):.3f}' if full else '-':>11}{mean(r['validation_macro_f1'] for r in found):>9.3f}"
                     f"{mean(r['seconds'] for r in found):>9.0f}"
                 )
