@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from clones import BIN, Clone, copy_tree, environment
 from conftest import LOOSE_INT8, Project, starter_rows, write_csv
@@ -52,6 +53,28 @@ def test_what_dvc_users_look_at(clone: Clone) -> None:
     page = clone("dvc", "plots", "show").strip()
     assert "Loss by epoch" in Path(page.removeprefix("file://")).read_text()
     assert "Confusion matrix" in Path(page.removeprefix("file://")).read_text()
+
+
+def test_what_the_extension_for_vs_code_asks_for(clone: Clone) -> None:
+    """The three commands that it reads; source: github.com/iterative/vscode-dvc, extension/src/cli/dvc/reader.ts."""
+    listed = YAML(typ="safe").load((clone.root / "dvc.yaml").read_text())
+    (clone.root / ".dvc/tmp/plots").mkdir(parents=True, exist_ok=True)
+    drawn = json.loads(clone("dvc", "plots", "diff", "HEAD", "-o", ".dvc/tmp/plots", "--split", "--json"))
+    assert "errors" not in drawn
+    assert set(drawn["data"]) == {name for plot in listed["plots"] for name in plot}
+    for name, (plot,) in drawn["data"].items():
+        assert (plot["type"], set(plot["revisions"])) == ("vega", {"workspace", "HEAD"}), name
+        assert plot["anchor_definitions"]["<DVC_METRIC_DATA>"], name
+    for row in json.loads(clone("dvc", "exp", "show", "--num", "1", "--json")):
+        assert row.get("error") is None
+        metrics = row["data"]["metrics"]
+        assert set(metrics) == set(listed["metrics"])
+        assert all(found.get("error") is None for found in metrics.values())
+        assert 0 <= metrics["reports/metrics.json"]["data"]["behaviour"]["negation"] <= 1
+        assert row["data"]["params"]["params.yaml"]["data"]["train"]["epochs"] == 1
+    status = json.loads(clone("dvc", "data", "status", "--granular", "--unchanged", "--json"))
+    assert "models/bundle/" in status["unchanged"]
+    assert not status.get("not_in_cache")
 
 
 def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clone) -> None:
@@ -142,8 +165,11 @@ def test_what_can_t_be_compared_with_is_one_line(clone: Clone, name: str, says: 
 def test_metrics_are_computed_anew(clone: Clone) -> None:
     found = json.loads(clone("finsight", "metrics", "--json"))
     reported = json.loads((clone.root / "reports/metrics.json").read_text())
-    assert found == {name: value for name, value in reported.items() if name not in ("protocol", "calibration", "behaviour")}
+    assert found == {
+        name: value for name, value in reported.items() if name not in ("protocol", "calibration", "behaviour", "behaviour_cases")
+    }
     assert "macro_f1" in clone("finsight", "metrics")
+    assert json.loads(clone("finsight", "metrics", "--slices")) == json.loads((clone.root / "reports/slices.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ def test_metrics_can_be_recomputed_from_the_predictions(finished: Project) -> No
     assert got["accuracy_low"] <= got["accuracy"] <= got["accuracy_high"]
     assert got["macro_f1_low"] <= got["macro_f1"] <= got["macro_f1_high"]
     assert all(
-        isinstance(value, (int, float)) for name, value in got.items() if name not in ("protocol", "calibration", "baselines", "behaviour")
+        isinstance(value, (int, float))
+        for name, value in got.items()
+        if name not in ("protocol", "calibration", "baselines", "behaviour", "behaviour_cases")
     )
     for name, beaten in got["baselines"].items():
         assert beaten["accuracy"] == pytest.approx(sk.accuracy_score(table["label"], table[f"baseline_{name}"]))
@@ -460,6 +462,47 @@ def test_the_summary_says_what_a_person_wants_to_know(finished: Project, monkeyp
     markdown = CliRunner().invoke(main, ["summary", "--markdown"]).output
     assert markdown.startswith("| corpus | backbone |")
     assert f"| starter | {finished.backbone} | {metrics['n']} |" in markdown
+
+
+def test_the_summary_says_in_red_what_is_not_beaten(
+    finished: Project, copy_of: Callable[[Project], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from finsight.cli import main
+
+    project = copy_of(finished)
+    monkeypatch.chdir(project.root)
+    path = project.root / "reports/metrics.json"
+    content = json.loads(path.read_text())
+    for low, red in ((-0.01, True), (0.01, False)):
+        content["baselines"] = {"linear": content["baselines"]["linear"] | {"low": low}}
+        path.unlink()
+        path.write_text(json.dumps(content))
+        output = CliRunner().invoke(main, ["summary"], color=True).output
+        assert ("\x1b[31m" in output) == red
+        assert ("NOT BEATEN by the model" in output) == red
+
+
+def test_explain_says_what_each_word_does(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from finsight.cli import main
+
+    monkeypatch.chdir(finished.root)
+    (told,) = (json.loads(CliRunner().invoke(main, ["predict", "--json", text]).output) for text in ("Profit rose sharply",))
+    result = CliRunner().invoke(main, ["explain", "--json", "Profit rose sharply"])
+    found = json.loads(result.output)
+    assert (found["label"], [word for word, _ in found["words"]]) == (told["label"], ["Profit", "rose", "sharply"])
+    assert found["probability"] == pytest.approx(told["probabilities"][told["label"]], abs=1e-5)
+    (less,) = (json.loads(CliRunner().invoke(main, ["predict", "--json", text]).output) for text in ("Profit sharply",))
+    assert found["words"][1][1] == pytest.approx(found["probability"] - less["probabilities"][found["label"]], abs=1e-5)
+    shown = CliRunner().invoke(main, ["explain", "--label", "neutral", "Profit rose sharply"]).output.splitlines()
+    assert shown[0].startswith("neutral ")
+    assert len(shown) == 4
+    wrong = CliRunner().invoke(main, ["explain", "--label", "nosuch", "x"])
+    assert wrong.exit_code == 1
+    assert "error: --label: 'nosuch' is none of the model's labels" in wrong.output
 
 
 def test_predict_reads_arguments_and_standard_input(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:

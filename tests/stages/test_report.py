@@ -51,8 +51,11 @@ def test_the_page_stands_alone_and_says_what_was_measured(finished: Project, rep
     assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', page)) == set(), "nothing is fetched"
     assert set(re.findall(r"url\((?!#)[^)]*\)", page)) == set()
     metrics = json.loads((reports / "metrics.json").read_text())
-    for name in ("accuracy", "macro_f1", "ece", "mcc", "macro_f1_low", "macro_f1_high"):
+    for name in ("accuracy", "macro_f1", "ece", "mcc", "kappa", "adaptive_ece", "macro_f1_low", "macro_f1_high"):
         assert f"{metrics[name]:.3f}" in page, name
+    for name in ("nll", "brier", "ece", "adaptive_ece"):
+        before, after = metrics["calibration"][f"{name}_before"], metrics[name]
+        assert f'<td class="n">{before:.3f}</td><td class="n">{after:.3f}</td>' in page, name
     assert page.count("<svg") == 5
     assert all(f'id="{part}"' in page for part in ("slices", "behaviour", "mistakes", "data", "lineage", "plot-confusion", "plot-lengths"))
     assert all(test in page for test in metrics["behaviour"])
@@ -67,7 +70,7 @@ def test_texts_of_others_are_shown_as_texts(finished: Project, reports: Path) ->
         columns = next(csv.reader(file))
     row = dict.fromkeys(columns, "") | {"label": "negative", "predicted": "positive", "confidence": "0.9", "text": evil}
     write_csv(reports / "mistakes.csv", [row | {"near_1_text": evil, "words": json.dumps([[evil, 0.4]])}])
-    change(reports / "metrics.json", behaviour={evil: 0.5})
+    change(reports / "metrics.json", behaviour={evil: 0.5}, behaviour_cases={evil: 4})
     sliced = {"rows": 99, "few": False, "accuracy": 0.1, "macro_f1": 0.1, "confused": {}}
     change(reports / "slices.json", **{f"kind {evil} [click](http://x.example) | x": sliced})
     page, card = written(finished, reports)

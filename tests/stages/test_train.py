@@ -215,10 +215,9 @@ def test_a_teacher_is_trained_first_and_kept(prepared: Project, copy_of: Callabl
     assert taught["teacher"]["name"] == str(project.backbone)
     assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["teacher 1", "teacher 2", "train"]
     project.set(train__epochs=2)
-    trained(project)
-    assert {line["run"] for line in steps(project)} == {"train"}, "what the teachers said is kept"
     assert [set(found) for found in taught["teacher"]["trained"]] == [{"seed", "best_epoch", "validation_macro_f1"}] * 2
     assert trained(project)["teacher"] == taught["teacher"]
+    assert {line["run"] for line in steps(project)} == {"train"}, "what the teachers said is kept"
     project.set(train__distillation__variants=2, train__distillation__seeds=1, train__distillation__seed=1042)
     varied = trained(project)
     assert varied["rows"] == 3 * rows + unlabelled, "two copies of each training row"

@@ -74,7 +74,8 @@ def test_a_pair_must_move_in_the_direction() -> None:
 
 def test_tests_of_one_name_count_together() -> None:
     one = {"name": "t", "kind": "minimum", "label": "positive", "texts": ["It rose"]}
-    assert asked(one, {**one, "label": "negative"}).rates == {"t": 0.5}
+    found = asked(one, {**one, "label": "negative"})
+    assert (found.rates, found.cases) == ({"t": 0.5}, {"t": 2})
 
 
 def test_what_a_model_does_not_have_is_left_out_and_said() -> None:
@@ -117,6 +118,8 @@ def test_the_suite_that_ships_can_be_asked() -> None:
     suite = read_suite(REPO / "data/behaviour")
     found = behave(reads_words, suite, LABELS, POLARITY, [row["text"] for row in starter_rows(80)], 10, seed=0)
     assert len(found.rates) >= 15
+    asked_by_template = {test.name for test in suite.tests if not test.change}
+    assert min(found.cases[name] for name in asked_by_template) >= 20, "fewer say nothing of a rate"
     assert found.left_out == []
     assert {test.kind for test in suite.tests} == {"minimum", "invariance", "direction"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,10 +199,16 @@ def test_gates_on_numbers_and_size(table: pa.Table) -> None:
         "before": {"export": {"formats": {"onnx-fp32": formats}}},
         "after": {"metrics": {"ece": 0.2, "accuracy": 0.7}, "export": {"formats": {"onnx-fp32": formats | {"bytes": 161}}}},
     }
-    gates = GateParams(primary="off", at_most={"ece": 0.1, "nosuch": 1}, at_least={"accuracy": 0.7, "mcc": 0.5}, max_bundle_growth=0.6)
+    gates = GateParams(
+        primary="off",
+        at_most={"ece": 0.1, "nosuch": 1, "export.formats.onnx-fp32.bytes": 160},
+        at_least={"accuracy": 0.7, "mcc": 0.5},
+        max_bundle_growth=0.6,
+    )
     assert against(model(table, 0.9, 1), model(table, 0.5, 1), gates=gates, **reports)["gates"] == [
         "gates.at_most.ece is 0.2, at most 0.1 is allowed",
         "gates.at_most.nosuch was not measured, at most 1 is allowed",
+        "gates.at_most.export.formats.onnx-fp32.bytes is 161, at most 160 is allowed",
         "gates.at_least.mcc was not measured, at least 0.5 is allowed",
         "gates.max_bundle_growth: onnx-fp32 is 61% larger, the limit is 60%",
     ]
@@ -229,6 +236,10 @@ def test_slices_divide_the_rows_and_small_ones_are_marked(table: pa.Table) -> No
     [
         ("$TSLA slips in early trade", True, False),
         ("Shares of Hallmere Foods plc rose", True, False),
+        ("Ostrava Cement lifts its outlook", True, False),
+        ("Profit at Brook and Söder halved", True, False),
+        ("On Monday March figures are due", False, False),
+        ("EBIT in Finland rose", False, False),
         ("The company did not pay a dividend", False, True),
         ("It hasn't been decided", False, True),
         ("Costs couldn’t be cut", False, True),
@@ -264,6 +275,8 @@ def test_a_comment_shows_the_words_of_others_as_words(table: pa.Table) -> None:
         ({"primary": "better"}, 3),
         ({"at_least": {"accuracy": 1.01}}, 3),
         ({"primary": "better", "at_most": {"nll": 0.0}}, 3),
+        ({"primary": "not worse", "at_most": {"behaviour.negation": 0.2}}, 3),
+        ({"primary": "not worse", "at_most": {"behaviour.negation": 0.3}}, 0),
     ],
 )
 def test_the_command_ends_as_the_gates_do(
@@ -279,28 +292,56 @@ def test_the_command_ends_as_the_gates_do(
     (tmp_path / "reports").mkdir()
     found = model(table, 0.8, 1)
     write_predictions(tmp_path / "reports/predictions.parquet", found)
-    (tmp_path / "reports/metrics.json").write_text(json.dumps(measure(found, POLARITY, PARAMS)))
+    told = measure(found, POLARITY, PARAMS) | {"behaviour": {"negation": 0.25}}
+    (tmp_path / "reports/metrics.json").write_text(json.dumps(told))
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["compare", "--base", "workspace", "--format", "json"])
     assert result.exit_code == code, result.output
     assert json.loads(result.stdout)["verdict"] == SAME
 
 
+@pytest.mark.parametrize(("primary", "swapped", "code"), [("better", False, 4), ("better", True, 3), ("not worse", False, 0)])
+def test_a_command_that_lacks_rows_alone_ends_with_four(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, primary: str, swapped: bool, code: int
+) -> None:
+    """Of two models that differ by chance, the one that seems better."""
+    from finsight import bootstrap
+    from finsight.cli import main
+
+    first, second = (Side(name, model(table, accuracy, seed)) for name, accuracy, seed in (("old", 0.84, 1), ("new", 0.87, 2)))
+    content = YAML().load((REPO / "params.yaml").read_text())
+    content["evaluate"]["bootstrap_resamples"] = 1000
+    content["gates"] |= {"max_bundle_growth": None, "at_most": {}, "primary": primary}
+    YAML().dump(content, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bootstrap, "side", lambda _, name: {"old": first, "new": second}[name])
+    base, new = ("new", "old") if swapped else ("old", "new")
+    result = CliRunner().invoke(main, ["compare", "--base", base, "--new", new])
+    assert result.exit_code == code, result.output
+    assert "test rows would tell" in result.output
+
+
 def test_all_forms_say_the_same(table: pa.Table, tmp_path: Path) -> None:
     write_predictions(tmp_path / "predictions.parquet", model(table, 0.9, 2))
     locked = {"train": {"lr": 2.0e-5}, "corpora.a.label_map": {"x": "y"}}
-    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {"train": {"params": {"params.yaml": locked}}, "report": {}}}))
+    outs = [{"path": "data/prepared", "md5": "b.dir"}]
+    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {"train": {"params": {"params.yaml": locked}, "outs": outs}, "report": {}}}))
     (tmp_path / "prepare.json").write_text(
         json.dumps({"splits": {"train": {"rows": 10}}, "corpora": {"wire": 12}, "backbone": {"name": "m"}})
     )
     new = read_side("workspace", tmp_path, tmp_path / "dvc.lock")
-    base = Side("main", model(table, 0.7, 1), {}, {"train.lr": 1e-4, "train.epochs": 3})
+    new = replace(new, reports={**new.reports, "metrics": {"behaviour": {"negation": 0.25, "plain facts": 0.0}}})
+    told = {"metrics": {"behaviour": {"negation": 0.5, "plain facts": 0.0}}}
+    base = Side("main", model(table, 0.7, 1), told, {"train.lr": 1e-4, "train.epochs": 3}, {"data/prepared": "a.dir"})
     found = compare(base, new, POLARITY, PARAMS)
     found["gates"] = failures(found, new, GATES)
     assert found["params"]["train.lr"] == {"base": 1e-4, "new": 2e-5}
     assert found["params"]["train.epochs"] == {"base": 3, "new": None}
     assert found["params"]["corpora.a.label_map"] == {"base": None, "new": {"x": "y"}}
     assert found["data"]["rows of train"] == {"base": None, "new": 10}
+    assert found["data"]["digest of data/prepared"] == {"base": "a.dir", "new": "b.dir"}
+    assert found["behaviour"] == {"negation": {"base": 0.5, "new": 0.25}}
+    assert "| negation | 50% | 25% |" in as_markdown(found)
     assert json.loads(as_json(found)) == found
     for said in (as_text(found), as_markdown(found)):
         assert "train" in said

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binned_statistic
 from sklearn import metrics as sk
 
 from finsight.domain import metrics
@@ -62,6 +63,22 @@ def test_weights_are_how_often_a_row_counts(seed: int) -> None:
         for name, value in zip(found, values, strict=True):
             if name != "adaptive_ece":  # whose bins follow from the rows, and stay in a resample
                 assert value == pytest.approx(repeated[name](np.ones((1, len(rows))))[0]), name
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_errors_that_scikit_learn_has_no_name_for_equal_what_they_are_made_of(seed: int, k: int) -> None:
+    """Ordinal error is the mean absolute error of the places; both calibration errors are sums over scipy's bins."""
+    actual, probs = random_case(seed, k=k)
+    place = np.random.default_rng(seed).normal(size=k)
+    predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
+    gap = confidence - (predicted == actual)
+    equal_width = binned_statistic(confidence, gap, "sum", bins=np.linspace(0, 1, 16)).statistic
+    equal_rows = binned_statistic(confidence, gap, "sum", bins=np.r_[np.sort(confidence)[::20], 1.1]).statistic  # 10 bins of 20
+    got, of_ten = (measured(statistics(actual, probs, bins, place), len(actual)) for bins in (15, 10))
+    assert got["ordinal_error"] == pytest.approx(sk.mean_absolute_error(place[actual], place[predicted]))
+    assert got["ece"] == pytest.approx(np.abs(equal_width).sum() / 200)
+    assert of_ten["adaptive_ece"] == pytest.approx(np.abs(equal_rows).sum() / 200)
 
 
 def test_an_opposite_flip_counts_twice() -> None:

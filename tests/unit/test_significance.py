@@ -67,16 +67,19 @@ def test_an_interval_equals_resampling_rows() -> None:
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     actual = np.arange(300) % 3
-    truth = {"accuracy": 0.7, "macro_f1": 0.7, "nll": -(0.7 * np.log(0.8) + 0.3 * np.log(0.1)), "brier": 0.7 * 0.06 + 0.3 * 1.46}
+    truth = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"), 0.7) | dict.fromkeys(("kappa", "mcc"), 0.55)
+    # A row gets .8 for its label in .7 of the cases, for another label in .15; a wrong answer is 4/3 places away on average.
+    truth |= {"auroc": 0.7 * 0.85 + (0.7 * 0.15 + 0.3 * 0.85) / 2, "ordinal_error": 0.3 * 4 / 3}
+    truth |= {"nll": -(0.7 * np.log(0.8) + 0.3 * np.log(0.1)), "brier": 0.7 * 0.06 + 0.3 * 1.46}
     covered = dict.fromkeys(truth, 0)
     for i in range(400):
-        wanted = {name: s for name, s in statistics(actual, model(rng, actual, 0.7), 15).items() if name in truth}
+        wanted = {name: s for name, s in statistics(actual, model(rng, actual, 0.7), 15, [-1, 0, 1]).items() if name in truth}
         found = intervals(wanted, sample(actual, 1000, i))
         for name, value in truth.items():
             low, high = found[name]
             covered[name] += low <= value <= high
     for name, count in covered.items():
-        assert 0.92 <= count / 400 <= 0.985, name
+        assert 0.92 <= count / 400 <= 0.985, (name, count)
 
 
 def test_the_interval_of_a_calibration_error_covers_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,20 +122,22 @@ def test_equal_models_are_rarely_called_different_and_a_real_difference_is_found
     assert all(share >= 0.35 for share in power.values())
 
 
-@pytest.mark.parametrize("moved", [4, 6, 8, 12])
-def test_models_that_err_alike_are_rarely_called_different_too(moved: int) -> None:
+@pytest.mark.parametrize("moved", [6, 12])
+def test_models_that_err_alike_are_rarely_called_different_too(moved: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Two fine-tunes of one backbone: on 970 rows they part on a handful, either being right as often."""
     rng = np.random.default_rng(moved)
     actual = rng.integers(0, 3, 970)
     base = model(rng, actual, 0.85)
     called = 0
-    for i in range(300):
+    for i in range(1000):
         a, b = base.copy(), base.copy()
         for row in rng.choice(970, moved, replace=False):
             one, other = (a, b) if rng.random() < 0.5 else (b, a)
             one[row], other[row] = np.eye(3)[actual[row]] * 0.7 + 0.1, np.eye(3)[(actual[row] + 1) % 3] * 0.7 + 0.1
         called += compared(actual, a, b, {"macro_f1"}, 200, i)["macro_f1"].p < 0.05
-    assert called / 300 <= 0.085, "0.05, and three standard errors of 300 pairs"
+    with capsys.disabled():
+        print(f"\n970 rows, equal models that part on {moved}: called different in {called / 1000:.1%} of 1,000 pairs")
+    assert called / 1000 <= 0.06
 
 
 @pytest.mark.parametrize(("fixed", "broken"), [(4, 0), (6, 1), (9, 1), (30, 12)])

@@ -26,14 +26,19 @@ def summary(markdown: bool) -> None:
 @click.command()
 @click.option("--predictions", type=PATH, default=Path("reports/predictions.parquet"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--slices", is_flag=True, help="Those of reports/slices.json instead, as one JSON object.")
 @edge
-def metrics(predictions: Path, as_json: bool) -> None:
+def metrics(predictions: Path, as_json: bool, slices: bool) -> None:
     """Compute the numbers of reports/metrics.json anew from the predictions: all but calibration, behaviour and protocol."""
     from finsight.params.file import load_params
-    from finsight.pipeline.predictions import measure, read_predictions
+    from finsight.pipeline.predictions import by_slice, measure, read_predictions
 
     params = load_params()
-    found = measure(read_predictions(predictions), params.polarity, params.evaluate)
+    answers = read_predictions(predictions)
+    if slices:
+        click.echo(json.dumps(by_slice(answers, params.evaluate), indent=2))
+        return
+    found = measure(answers, params.polarity, params.evaluate)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

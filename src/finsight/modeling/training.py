@@ -132,7 +132,10 @@ class _Run:
         self.averages = [weight.detach().clone() for weight in self.weights]
         levels = 1 + max(at for name, _ in self.model.named_parameters() if (at := level(name, self.model.base_model_prefix)) != ABOVE)
         if recipe.frozen_layers >= levels:
-            raise ParamsError(f"train.frozen_layers: got {recipe.frozen_layers}, expected less than {levels}, the levels of this backbone")
+            raise ParamsError(
+                f"train.frozen_layers (of a teacher train.distillation.frozen_layers): got {recipe.frozen_layers}, "
+                f"expected less than {levels}, the levels of this backbone"
+            )
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
         self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
         lengths = np.array([len(row) for row in self.data.train.ids], dtype=np.int64)

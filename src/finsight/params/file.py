@@ -112,6 +112,15 @@ def read_locked(path: Path) -> dict[str, Any]:
     return dotted({key: value for stage in stages.values() for found in stage.get("params", {}).values() for key, value in found.items()})
 
 
+def read_outputs(path: Path) -> dict[str, str]:
+    """The digest of each output in a dvc.lock, by its path.
+
+    :raises ParamsError: when it is no mapping in YAML.
+    """
+    stages = _read(path).get("stages") or {}
+    return {out["path"]: str(out.get("md5", "")) for stage in stages.values() for out in stage.get("outs", [])}
+
+
 def dotted(content: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings as one, with dotted keys."""
     return dict(_leaves("", content))

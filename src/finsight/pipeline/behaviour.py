@@ -106,11 +106,13 @@ class Behaviour:
     """How often each test failed, and the cases that did.
 
     :param rates: share of a test's cases, by its name.
+    :param cases: how many it had.
     :param failures: rows in the order of ``COLUMNS``.
     :param left_out: names of tests that ask for nothing but what the model does not have.
     """
 
     rates: dict[str, float]
+    cases: dict[str, int]
     failures: list[dict[str, str]]
     left_out: list[str]
 
@@ -138,7 +140,8 @@ def behave(
         if failed:
             row = (case.test.name, case.test.kind, expected, got, plain(case.text), plain(case.beside or ""))
             failures.append(dict(zip(COLUMNS, row, strict=True)))
-    return Behaviour({name: sum(found) / len(found) for name, found in counts.items()}, failures, left_out)
+    rates = {name: sum(found) / len(found) for name, found in counts.items()}
+    return Behaviour(rates, {name: len(found) for name, found in counts.items()}, failures, left_out)
 
 
 def _cases(test: Test, slots: Mapping[str, Sequence[str]], rows: Sequence[str], most: int, seed: int) -> Iterator[Case]:

@@ -16,13 +16,15 @@ from finsight.domain.significance import ALPHA, BETTER, SAME, WORSE, Difference,
 from finsight.errors import DataError
 from finsight.files import read_json
 from finsight.params.evaluate import EvaluateParams
-from finsight.params.file import read_locked
+from finsight.params.file import dotted, read_locked, read_outputs
 from finsight.pipeline.predictions import Predictions, read_predictions
 from finsight.pipeline.slices import Mask, slices
 
 PREDICTIONS = "predictions.parquet"
 _ROUNDING = 1e-9
 REPORTS = ("metrics", "train", "prepare", "export")
+# What a model is made from; equal numbers of rows may hide another label.
+_MADE_FROM = ("data/raw/corpus.parquet", "data/prepared")
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Side:
     :param name: what the user called it.
     :param reports: name → content of what stands in reports/, of those that there are: metrics, train, prepare, export.
     :param params: what it was made with, as dotted keys.
+    :param outputs: path → digest of what its pipeline wrote.
     """
 
     name: str
     predictions: Predictions
     reports: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_side(name: str, folder: Path, lock: Path) -> Side:
@@ -57,7 +61,7 @@ def read_side(name: str, folder: Path, lock: Path) -> Side:
             f"{name}: reports/metrics.json and reports/{PREDICTIONS} are not of one model; `dvc checkout` or `dvc repro evaluate` "
             "brings them together"
         )
-    return Side(name, found, reports, read_locked(lock) if lock.exists() else {})
+    return Side(name, found, reports, *((read_locked(lock), read_outputs(lock)) if lock.exists() else ()))
 
 
 def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def compare(base: Side, new: Side, polarity: Mapping[str, float], params: Evalua
         },
         **_flips(before, after),
         "formats": _formats(base, new),
+        "behaviour": _changed(*(dotted(side.reports.get("metrics", {}).get("behaviour", {})) for side in (base, new))),
         "params": _changed(base.params, new.params),
         "data": _changed(_data(base), _data(new)),
     }
@@ -199,7 +204,8 @@ def _data(side: Side) -> dict[str, Any]:
     prepared = side.reports.get("prepare", {})
     found = {f"rows of {split}": about.get("rows") for split, about in prepared.get("splits", {}).items()}
     found |= {f"rows of {corpus}": rows for corpus, rows in prepared.get("corpora", {}).items()}
-    return found | {"backbone": prepared.get("backbone", {}).get("name"), "protocol": prepared.get("protocol")}
+    found |= {"backbone": prepared.get("backbone", {}).get("name"), "protocol": prepared.get("protocol")}
+    return found | {f"digest of {path}": side.outputs.get(path) for path in _MADE_FROM}
 
 
 def _changed(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

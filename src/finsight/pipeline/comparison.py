@@ -39,7 +39,7 @@ def as_text(content: Mapping[str, Any]) -> str:
         lines += ["", f"{name}: {len(flips)}" + (f", the first {_ROWS_SHOWN}" if len(flips) > _ROWS_SHOWN else "")] if flips else []
         rows = [(f"{f['label']}, was {f['base']}, now {f['new']}", shortened(f["text"], _CHARACTERS)) for f in flips[:_ROWS_SHOWN]]
         lines += _aligned(rows)
-    for name in ("formats", "params", "data"):
+    for name in ("behaviour", "formats", "params", "data"):
         changes = list(_changes(content, name))
         lines += ["", name, *_aligned([("", "base", "new"), *changes])] if changes else []
     return "\n".join([*lines, "", *_gates(content), ""])
@@ -59,7 +59,12 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         flips = content["flips"][name]
         rows = [(f["label"], f["base"], f["new"], shortened(f["text"], _CHARACTERS)) for f in flips[:_ROWS_SHOWN]]
         lines += _folded(f"{name}: {len(flips)}", [("label", "base", "new", "text"), *rows]) if flips else []
-    for name, title in (("formats", "size and speed"), ("params", "parameters"), ("data", "data")):
+    for name, title in (
+        ("behaviour", "failures of behavioural tests"),
+        ("formats", "size and speed"),
+        ("params", "parameters"),
+        ("data", "data"),
+    ):
         changes = list(_changes(content, name))
         lines += _folded(title, [("", "base", "new"), *changes]) if changes else []
     return "\n".join(lines) + "\n"
@@ -124,6 +129,9 @@ def _changes(content: Mapping[str, Any], what: str) -> Iterator[tuple[str, str, 
         for name, row in content["formats"].items():
             for measured, pair in row.items():
                 yield f"{name} {measured.replace('_', ' ')}", f"{pair['base']:,}", f"{pair['new']:,}"
+    elif what == "behaviour":
+        for name, pair in content["behaviour"].items():
+            yield name, *("" if pair[side] is None else f"{pair[side]:.0%}" for side in ("base", "new"))
     else:
         for name, pair in content[what].items():
             yield name, str(pair["base"]), str(pair["new"])

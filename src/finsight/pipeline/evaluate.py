@@ -82,7 +82,9 @@ def evaluate(
         return softmax(classifier.logits(texts) / heat)
 
     behaviour = behave(probs, read_suite(suite), raw.labels, polarity, asked, most, seed)
-    content |= {"behaviour": behaviour.rates} | ({"behaviour_left_out": behaviour.left_out} if behaviour.left_out else {})
+    content |= {"behaviour": behaviour.rates, "behaviour_cases": behaviour.cases} | (
+        {"behaviour_left_out": behaviour.left_out} if behaviour.left_out else {}
+    )
     content["protocol"] = read_json(prepare_report, "dvc repro prepare")["protocol"]
     names = zip(found.table["label"].to_pylist(), (found.labels[i] for i in found.predicted), strict=True)
     write_csv(to.plots / CONFUSION, [{"actual": actual, "predicted": predicted} for actual, predicted in names])

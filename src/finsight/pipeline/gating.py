@@ -24,7 +24,8 @@ def failures(content: Mapping[str, Any], new: Side, gates: GateParams) -> list[s
     found = []
     if (gates.primary == "better" and verdict != BETTER) or (gates.primary == "not worse" and verdict == WORSE):
         found.append(f"gates.primary: {primary} has to be {gates.primary}, it is: {verdict}{_rows_in_words(content)}")
-    measured = dotted(new.reports.get("metrics", {}))
+    exported = {f"export.{name}": value for name, value in dotted(new.reports.get("export", {})).items()}
+    measured = dotted(new.reports.get("metrics", {})) | exported
     found += [f"gates.at_most.{problem}" for problem in outside(measured, gates.at_most)]
     found += [f"gates.at_least.{problem}" for problem in outside(measured, {}, gates.at_least)]
     if gates.max_bundle_growth is not None:

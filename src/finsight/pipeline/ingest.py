@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from finsight.domain.records import Example, Rejection, content_hash, examine
 from finsight.errors import DataError, ParamsError
-from finsight.files import atomic_file, write_json
+from finsight.files import atomic_file, sha256, write_json
 from finsight.params.corpora import Corpus, FiqaCorpus, TableCorpus
 from finsight.params.ingest import IngestParams
 from finsight.pipeline.corrections import Corrections, read_corrections
@@ -94,6 +94,7 @@ def ingest(
         "corrections": corrected.report(),
         "corpora": counts,
         "unlabelled": _write_texts(unlabelled, corpora, texts),
+        "corpus_sha256": sha256(corpus),
     }
     write_json(report, content)
     return content

@@ -24,13 +24,16 @@ STAGES = ("ingest", "validation", "prepare", "train", "metrics", "slices", "expo
 HEADLINE = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
     "balanced_accuracy": "balanced accuracy",
     "mcc": "Matthews correlation",
+    "kappa": "Cohen's kappa",
     "auroc": "area under ROC, mean",
     "ordinal_error": "ordinal error (less is better)",
     "nll": "log loss, nats (less is better)",
     "brier": "Brier score (less is better)",
     "ece": "calibration error (less is better)",
+    "adaptive_ece": "adaptive calibration error (less is better)",
 }
 MISTAKES, FAILURES = 30, 10  # that the page shows; of the failures, of each test
 
