@@ -175,7 +175,8 @@ def table() -> None:
         for (name, changes), texts in product(ROWS.items(), (False, True)):
             found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"], r["texts"]) == (which, name, recipe(changes), texts)]
             if found:
-                name += ", other corpus's texts" * (texts and "teacher" in changes)
+                if texts and "teacher" in changes:
+                    name += ", other corpus's texts"
                 spread = {
                     k: f"{mean(v):.3f}" + (f" ± {stdev(v):.3f}" if len(v) > 1 else "")
                     for k in ("accuracy", "macro_f1")

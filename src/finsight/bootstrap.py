@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
     from finsight.pipeline.compare import Side
+    from finsight.pipeline.predict import Model
     from finsight.pipeline.register import Compare
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
@@ -144,6 +145,15 @@ def bundle_classifier(bundle: Path, graph: str | None = None) -> Classifier:
     from finsight.adapters.onnx_classifier import OnnxClassifier
 
     return OnnxClassifier(bundle, graph)
+
+
+def model(bundle: Path, graph: str | None = None) -> Model:
+    """A bundle, to predict with."""
+    from finsight.adapters.onnx_classifier import OnnxClassifier
+    from finsight.pipeline.predict import Model
+
+    classifier = OnnxClassifier(bundle, graph)
+    return Model(classifier, classifier.manifest.polarity, classifier.manifest.abstain_below)
 
 
 def side(params: Params, name: str) -> Side:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -490,12 +491,12 @@ def test_explain_says_what_each_word_does(finished: Project, monkeypatch: pytest
     from finsight.cli import main
 
     monkeypatch.chdir(finished.root)
-    (told,) = (json.loads(CliRunner().invoke(main, ["predict", "--json", text]).output) for text in ("Profit rose sharply",))
+    told = json.loads(CliRunner().invoke(main, ["predict", "--json", "Profit rose sharply"]).output)
     result = CliRunner().invoke(main, ["explain", "--json", "Profit rose sharply"])
     found = json.loads(result.output)
     assert (found["label"], [word for word, _ in found["words"]]) == (told["label"], ["Profit", "rose", "sharply"])
     assert found["probability"] == pytest.approx(told["probabilities"][told["label"]], abs=1e-5)
-    (less,) = (json.loads(CliRunner().invoke(main, ["predict", "--json", text]).output) for text in ("Profit sharply",))
+    less = json.loads(CliRunner().invoke(main, ["predict", "--json", "Profit sharply"]).output)
     assert found["words"][1][1] == pytest.approx(found["probability"] - less["probabilities"][found["label"]], abs=1e-5)
     shown = CliRunner().invoke(main, ["explain", "--label", "neutral", "Profit rose sharply"]).output.splitlines()
     assert shown[0].startswith("neutral ")
@@ -518,6 +519,41 @@ def test_predict_reads_arguments_and_standard_input(finished: Project, monkeypat
     answers = [json.loads(line) for line in lines]
     assert [a["text"] for a in answers] == ["Profit rose", "Profit fell"]
     assert all(sum(a["probabilities"].values()) == pytest.approx(1, abs=1e-5) for a in answers)
+    for answer in answers:
+        assert answer["score"] == pytest.approx(answer["probabilities"]["positive"] - answer["probabilities"]["negative"], abs=1e-5)
+
+
+def test_the_example_in_the_docs_runs_without_torch(finished: Project) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (REPO / "docs/predicting.md").read_text(), re.DOTALL)
+    code += "\nimport sys\nprint(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
+    *told, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert [line.split()[0] in LABELS for line in told] == [True, True]
+
+
+def test_a_killed_score_goes_on_from_its_last_shard(finished: Project, tmp_path: Path) -> None:
+    """Killed in the middle with SIGKILL, then run again: each row once, in its order."""
+    n = 20_000
+    with (tmp_path / "in.csv").open("w") as file:
+        file.write("id,headline\n")
+        file.writelines(f'{i},"Profit rose {i} times, more or less"\n' for i in range(n))
+    command = [sys.executable, "-m", "finsight.cli", "score", str(tmp_path / "in.csv"), str(tmp_path / "out.parquet"), "--text", "headline"]
+    running = subprocess.Popen(command, cwd=finished.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "out.parquet.parts"
+    until = time.monotonic() + 120
+    while len(list(parts.glob("*.parquet"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    there = len(list(parts.glob("*.parquet")))
+    assert 2 <= there < n / 2048, "it was killed in the middle"
+    done = subprocess.run(command, cwd=finished.root, capture_output=True, text=True, check=True)
+    assert f"{n} rows, {there * 2048} of them by an earlier run" in done.stdout
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["id"].to_pylist() == [str(i) for i in range(n)]
+    assert table["predicted"].null_count == 0
+    assert not parts.exists()
 
 
 def test_verify_refuses_a_flipped_byte_in_every_file_that_the_manifest_lists(

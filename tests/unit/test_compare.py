@@ -239,6 +239,8 @@ def test_slices_divide_the_rows_and_small_ones_are_marked(table: pa.Table) -> No
         ("Ostrava Cement lifts its outlook", True, False),
         ("Profit at Brook and Söder halved", True, False),
         ("On Monday March figures are due", False, False),
+        ("In Finland sales rose on Sunday", False, False),
+        ("The Finnish firm cut jobs", False, False),
         ("EBIT in Finland rose", False, False),
         ("The company did not pay a dividend", False, True),
         ("It hasn't been decided", False, True),
@@ -330,7 +332,8 @@ def test_all_forms_say_the_same(table: pa.Table, tmp_path: Path) -> None:
         json.dumps({"splits": {"train": {"rows": 10}}, "corpora": {"wire": 12}, "backbone": {"name": "m"}})
     )
     new = read_side("workspace", tmp_path, tmp_path / "dvc.lock")
-    new = replace(new, reports={**new.reports, "metrics": {"behaviour": {"negation": 0.25, "plain facts": 0.0}}})
+    more = {"behaviour": {"negation": 0.25, "plain facts": 0.0}, "behaviour_cases": {"negation": 24, "plain facts": 20}}
+    new = replace(new, reports={**new.reports, "metrics": more})
     told = {"metrics": {"behaviour": {"negation": 0.5, "plain facts": 0.0}}}
     base = Side("main", model(table, 0.7, 1), told, {"train.lr": 1e-4, "train.epochs": 3}, {"data/prepared": "a.dir"})
     found = compare(base, new, POLARITY, PARAMS)
@@ -341,7 +344,9 @@ def test_all_forms_say_the_same(table: pa.Table, tmp_path: Path) -> None:
     assert found["data"]["rows of train"] == {"base": None, "new": 10}
     assert found["data"]["digest of data/prepared"] == {"base": "a.dir", "new": "b.dir"}
     assert found["behaviour"] == {"negation": {"base": 0.5, "new": 0.25}}
-    assert "| negation | 50% | 25% |" in as_markdown(found)
+    assert "| negation | 50% | 25% of 24 |" in as_markdown(found)
+    assert "plain facts" not in as_markdown(found)
+    assert not [key for key in compare(replace(base, outputs={}), new, POLARITY, PARAMS)["data"] if "digest" in key], "one has no dvc.lock"
     assert json.loads(as_json(found)) == found
     for said in (as_text(found), as_markdown(found)):
         assert "train" in said

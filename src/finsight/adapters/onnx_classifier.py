@@ -29,6 +29,8 @@ class OnnxClassifier:
         name = graph or next(iter(manifest.graphs))
         if name not in manifest.graphs:
             raise ArtifactError(f"{bundle}: no format {name!r}; the bundle has {', '.join(manifest.graphs)}")
+        self.manifest = manifest
+        """What the bundle says of itself."""
         self._labels, self._temperature = manifest.labels, manifest.temperature
         self._pad_id = manifest.pad_id
         self._tokenizer = Tokenizer.from_file(str(bundle / manifest.tokenizer))

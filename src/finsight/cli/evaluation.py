@@ -29,7 +29,7 @@ def summary(markdown: bool) -> None:
 @click.option("--slices", is_flag=True, help="Those of reports/slices.json instead, as one JSON object.")
 @edge
 def metrics(predictions: Path, as_json: bool, slices: bool) -> None:
-    """Compute the numbers of reports/metrics.json anew from the predictions: all but calibration, behaviour and protocol."""
+    """Compute the numbers of reports/metrics.json anew from the predictions: all but calibration, protocol and behaviour."""
     from finsight.params.file import load_params
     from finsight.pipeline.predictions import by_slice, measure, read_predictions
 

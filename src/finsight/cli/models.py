@@ -39,22 +39,43 @@ def tune(trials: int | None, study: Path, prepared: Path) -> None:
 @edge
 def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bool) -> None:
     """Label TEXTS, or the lines of standard input, with an exported bundle."""
-    from finsight import bootstrap
-    from finsight.domain.metrics import softmax
+    from finsight import load
 
     wanted = _given(texts)
-    classifier = bootstrap.bundle_classifier(bundle, graph)
-    probs = softmax(classifier.logits(wanted))
-    labels = list(classifier.labels)
+    model = load(bundle, graph)
     if not as_json:
-        click.secho(f"{'label':<12}{''.join(f'{label:>12}' for label in labels)}  text", bold=True)
-    for text, row in zip(wanted, probs, strict=True):
-        label = labels[int(row.argmax())]
+        click.secho(f"{'label':<12}{''.join(f'{label:>12}' for label in model.labels)}{'score':>8}  text", bold=True)
+    for text, found in zip(wanted, model.predict(wanted), strict=True):
         if as_json:
-            probabilities = {name: round(float(p), 6) for name, p in zip(labels, row, strict=True)}
-            click.echo(json.dumps({"text": text, "label": label, "probabilities": probabilities}, ensure_ascii=False))
+            probabilities = {label: round(p, 6) for label, p in found.probabilities.items()}
+            rest = {"score": None if found.score is None else round(found.score, 6), "sure": found.sure}
+            click.echo(json.dumps({"text": text, "label": found.label, "probabilities": probabilities, **rest}, ensure_ascii=False))
         else:
-            click.echo(f"{label:<12}{''.join(f'{p:12.3f}' for p in row)}  {text}")
+            score = "–" if found.score is None else f"{found.score:+.3f}"
+            click.echo(f"{found.label:<12}{''.join(f'{p:12.3f}' for p in found.probabilities.values())}{score:>8}  {text}")
+
+
+@click.command()
+@click.argument("source", type=PATH, metavar="IN")
+@click.argument("target", type=PATH, metavar="OUT")
+@click.option("--text", default="text", show_default=True, help="Column of the texts.")
+@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@edge
+def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None) -> None:
+    """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.jsonl, .parquet); a killed run goes on."""
+    from finsight import load
+    from finsight.adapters.progress import row_bars
+    from finsight.bundle import bundle_digest
+    from finsight.pipeline.score import score
+
+    model = load(bundle, graph)
+    with row_bars() as progress:
+        found = score(source, target, text, model, f"{bundle_digest(bundle)} {graph}", lambda rows: progress("scored", rows))
+    gone_on = f", {found.before} of them by an earlier run" if found.before else ""
+    click.echo(f"{target}: {found.rows} rows{gone_on}")
+    if found.without_text:
+        click.secho(f"{found.without_text} rows have no text, and no prediction", fg="yellow", err=True)
 
 
 @click.command()

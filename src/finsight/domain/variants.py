@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Half of the copies go on with the end of another text; then a tenth of the words is left out and a tenth exchanged, as in the source.
+# Half of the copies go on with the end of a text, mostly another; then a tenth of the words is left out and a tenth exchanged.
 JOINED, DROPPED, EXCHANGED = 0.5, 0.1, 0.1
 
 _DIGIT = re.compile(r"\d")
@@ -20,8 +20,8 @@ def variants(texts: Sequence[str], copies: int, rng: np.random.Generator) -> lis
     a sentence, and its label is whatever the teacher says of it.
 
     :param texts: normalised, with single spaces.
-    :source: Tang et al. 2019, "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks", section 3.3, with kinds of
-        words in place of parts of speech, and joined halves in place of n-grams.
+    :source: Tang et al. 2019, "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks", section 3.3, with words
+        left out in place of masked ones, kinds of words in place of parts of speech, and joined pieces in place of n-grams.
     """
     split = [text.split(" ") for text in texts]
     pools: list[list[str]] = [[], [], []]
@@ -31,9 +31,11 @@ def variants(texts: Sequence[str], copies: int, rng: np.random.Generator) -> lis
     found = []
     for words in split:
         for _ in range(copies):
-            tail: list[str] = split[int(rng.integers(len(split)))] if rng.random() < JOINED else []
-            head = words[: rng.integers(1, len(words) + 1)] if tail else words
-            found.append(_edited([*head, *tail[len(tail) and int(rng.integers(len(tail))) :]], pools, rng))
+            copy = words
+            if rng.random() < JOINED:
+                other = split[int(rng.integers(len(split)))]
+                copy = words[: int(rng.integers(1, len(words) + 1))] + other[int(rng.integers(len(other))) :]
+            found.append(_edited(copy, pools, rng))
     return found
 
 

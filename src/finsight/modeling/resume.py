@@ -56,6 +56,7 @@ class Keeper:
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The state, or None where there is none that can be read."""
         try:
+            os.utime(self._path)  # it is in use: another month
             with safe_open(self._path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()[_NOTES])  # noqa: SIM118
         except (FileNotFoundError, SafetensorError, KeyError, TypeError):

@@ -103,22 +103,15 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: {_describe(errors[0])}{more}") from None
 
 
-def read_locked(path: Path) -> dict[str, Any]:
-    """The dotted keys and values that the stages of a dvc.lock were run with; it may be of another version of this project.
+def read_lock(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a dvc.lock says, which may be of another version of this project: the dotted keys and values that its stages were run with, and
+    the digest of each output by its path.
 
     :raises ParamsError: when it is no mapping in YAML.
     """
-    stages = _read(path).get("stages") or {}
-    return dotted({key: value for stage in stages.values() for found in stage.get("params", {}).values() for key, value in found.items()})
-
-
-def read_outputs(path: Path) -> dict[str, str]:
-    """The digest of each output in a dvc.lock, by its path.
-
-    :raises ParamsError: when it is no mapping in YAML.
-    """
-    stages = _read(path).get("stages") or {}
-    return {out["path"]: str(out.get("md5", "")) for stage in stages.values() for out in stage.get("outs", [])}
+    stages = (_read(path).get("stages") or {}).values()
+    params = {key: value for stage in stages for found in stage.get("params", {}).values() for key, value in found.items()}
+    return dotted(params), {out["path"]: str(out.get("md5", "")) for stage in stages for out in stage.get("outs", [])}
 
 
 def dotted(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,10 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class DistillationParams(Section):
-    """How ``train.teacher`` is trained and listened to; what is not here it takes from ``train``."""
+    """How ``train.teacher`` is trained and listened to; what is not here it takes from ``train``.
+
+    Teachers are not unfrozen, pushed or passed twice (``unfreeze_every``, ``adversarial``, ``r_drop``).
+    """
 
     seeds: Count
     """Teachers, each from a seed of its own, whose probabilities are averaged."""

@@ -16,7 +16,7 @@ from finsight.domain.significance import ALPHA, BETTER, SAME, WORSE, Difference,
 from finsight.errors import DataError
 from finsight.files import read_json
 from finsight.params.evaluate import EvaluateParams
-from finsight.params.file import dotted, read_locked, read_outputs
+from finsight.params.file import dotted, read_lock
 from finsight.pipeline.predictions import Predictions, read_predictions
 from finsight.pipeline.slices import Mask, slices
 
@@ -61,7 +61,8 @@ def read_side(name: str, folder: Path, lock: Path) -> Side:
             f"{name}: reports/metrics.json and reports/{PREDICTIONS} are not of one model; `dvc checkout` or `dvc repro evaluate` "
             "brings them together"
         )
-    return Side(name, found, reports, *((read_locked(lock), read_outputs(lock)) if lock.exists() else ()))
+    params, outputs = read_lock(lock) if lock.exists() else ({}, {})
+    return Side(name, found, reports, params, outputs)
 
 
 def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams) -> dict[str, Any]:
@@ -102,8 +103,13 @@ def compare(base: Side, new: Side, polarity: Mapping[str, float], params: Evalua
         **_flips(before, after),
         "formats": _formats(base, new),
         "behaviour": _changed(*(dotted(side.reports.get("metrics", {}).get("behaviour", {})) for side in (base, new))),
+        "behaviour_cases": {
+            name: side.reports.get("metrics", {}).get("behaviour_cases", {}) for name, side in (("base", base), ("new", new))
+        },
         "params": _changed(base.params, new.params),
-        "data": _changed(_data(base), _data(new)),
+        "data": _changed(
+            *(_data(side, [path for path in _MADE_FROM if path in base.outputs and path in new.outputs]) for side in (base, new))
+        ),
     }
 
 
@@ -199,13 +205,13 @@ def _formats(base: Side, new: Side) -> dict[str, dict[str, dict[str, float]]]:
     return {f: {n: {"base": a[f][n], "new": b[f][n]} for n in names if n in a[f] and n in b[f]} for f in a if f in b}
 
 
-def _data(side: Side) -> dict[str, Any]:
-    """What the model was made from, of prepare's report."""
+def _data(side: Side, paths: Sequence[str]) -> dict[str, Any]:
+    """What the model was made from, of prepare's report, and the digests of some outputs."""
     prepared = side.reports.get("prepare", {})
     found = {f"rows of {split}": about.get("rows") for split, about in prepared.get("splits", {}).items()}
     found |= {f"rows of {corpus}": rows for corpus, rows in prepared.get("corpora", {}).items()}
     found |= {"backbone": prepared.get("backbone", {}).get("name"), "protocol": prepared.get("protocol")}
-    return found | {f"digest of {path}": side.outputs.get(path) for path in _MADE_FROM}
+    return found | {f"digest of {path}": side.outputs[path] for path in paths}
 
 
 def _changed(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -131,7 +131,10 @@ def _changes(content: Mapping[str, Any], what: str) -> Iterator[tuple[str, str, 
                 yield f"{name} {measured.replace('_', ' ')}", f"{pair['base']:,}", f"{pair['new']:,}"
     elif what == "behaviour":
         for name, pair in content["behaviour"].items():
-            yield name, *("" if pair[side] is None else f"{pair[side]:.0%}" for side in ("base", "new"))
+            asked = {side: content["behaviour_cases"][side].get(name) for side in pair}  # another suite is no other model
+            told = {side: "" if rate is None else f"{rate:.0%}" + f" of {asked[side]}" * bool(asked[side]) for side, rate in pair.items()}
+            if told["base"] != told["new"]:
+                yield name, told["base"], told["new"]
     else:
         for name, pair in content[what].items():
             yield name, str(pair["base"]), str(pair["new"])

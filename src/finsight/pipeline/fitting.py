@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1, nll, softmax
@@ -141,9 +142,12 @@ def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torc
 
 
 def key(*parts: object) -> str:
-    """A digest of what a result depends on: these, and the code and the numbers' format that it comes from."""
-    code = [sha256(path) for path in sorted((Path(__file__).parents[1] / "modeling").glob("*.py"))]
-    return hashlib.sha256(repr((parts, code, torch.__version__, torch.get_num_threads())).encode()).hexdigest()[:24]
+    """A digest of what a result depends on: these, the code that it comes from, the libraries, and how many threads add up."""
+    house = Path(__file__).parents[1]
+    others = (house / "domain/metrics.py", house / "pipeline/distillation.py", Path(__file__))
+    code = [sha256(path) for path in (*sorted((house / "modeling").glob("*.py")), *others)]
+    made_with = (torch.__version__, transformers.__version__, torch.get_num_threads())
+    return hashlib.sha256(repr((parts, code, made_with)).encode()).hexdigest()[:24]
 
 
 def validation_metrics(logits: NDArray[np.float32], actual: NDArray[np.int64], k: int) -> dict[str, float]:

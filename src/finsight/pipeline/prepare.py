@@ -48,7 +48,7 @@ def prepare(
     plot: Path,
     progress: Report | None = None,
 ) -> dict[str, Any]:
-    """Write ``prepared/{train,validation,test,unlabelled}.parquet`` and the tokenizer; return what ``report`` says.
+    """Write ``prepared/{train,validation,test,unlabelled}.parquet``, token ids beside them, and the tokenizer; return what ``report`` says.
 
     Equal texts are dropped in train only: the test rows of a published split stay what they are, and rows that leak are marked and
     counted.
@@ -171,7 +171,7 @@ def _write_texts(
         kept = first[len(splits) :] & ~held_out
         counts = {"rows": int(kept.sum()), "near_held_out": int(held_out.sum()), "repeated": int((~kept & ~held_out).sum())}
     start = 0
-    with _writer(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16())).append(TOKEN_IDS[0])) as write:
+    with _writer(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16()))) as write:
         for table, _ in map_row_groups(unlabelled, lambda table: _tokenise(table, [], tokenizer, cache)) if n else ():
             if (rows := table.filter(pa.array(kept[start : start + table.num_rows]))).num_rows:
                 write(rows)

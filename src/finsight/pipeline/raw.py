@@ -37,9 +37,11 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; `dvc repro` writes it, `dvc pull` fetches it") from None
-    except pa.ArrowInvalid as error:
-        what = " ".join(str(error).split())[:120]
-        raise ArtifactError(f"{path}: not a whole {path.suffix[1:].capitalize()} file ({what}); `dvc repro` writes it again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, not Arrow's
+        what, kind = " ".join(str(error).split())[:120], "Arrow" if path.suffix == ".arrow" else "Parquet"
+        raise ArtifactError(f"{path}: not a whole {kind} file ({what}); `dvc repro` writes it again") from None
 
 
 def column_types(path: Path) -> dict[str, str]:

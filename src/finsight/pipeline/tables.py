@@ -1,4 +1,4 @@
-"""The Parquet tables between stages."""
+"""The Parquet and Arrow tables between stages."""
 
 from __future__ import annotations
 

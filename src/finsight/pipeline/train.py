@@ -147,7 +147,7 @@ def _listen(
     asked = [recipe.model_dump(exclude=NOT_OF_A_FIT) for recipe in recipes]
     texts_of = [np.frombuffer("\0".join(found.to_pylist()).encode(), dtype=np.uint8) for found in texts.values()]
     content = digest(*texts_of, data.targets, data.validation.labels)
-    keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, own.temperature, content)}.safetensors", 0)
+    keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, own.temperature, max_length, content)}.safetensors", 0)
     kept = keeper.load()
     if any_of(work.world, kept is None):  # on several machines one may have it, and another not
 
