@@ -95,20 +95,22 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_and_one_of_another_bundle_begins_anew(tmp_path: Path) -> None:
     given, target = write(tmp_path / "in.csv", 50), tmp_path / "out.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        score(given, target, "text", model(Reads(dies_after=30)), "d", rows=10)
+
+    def kill() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            score(given, target, "text", model(Reads(dies_after=30)), "d", rows=10)
+
+    kill()
     assert not target.exists(), "nothing half-written under its name"
     again = Reads()
     found = score(given, target, "text", model(again), "d", rows=10)
     assert (found.rows, found.before) == (50, 30)
     assert again.asked == texts(50)[30:]
     assert [row["text"] for row in read(target)] == texts(50)
-    with pytest.raises(KeyboardInterrupt):
-        score(given, target, "text", model(Reads(dies_after=30)), "d", rows=10)
+    kill()
     assert len(read(target)) == 50, "the earlier result stays until there is a new one"
     assert score(given, target, "text", model(), "another", rows=10).before == 0
-    with pytest.raises(KeyboardInterrupt):
-        score(given, target, "text", model(Reads(dies_after=30)), "d", rows=10)
+    kill()
     write(given, 51)
     assert score(given, target, "text", model(), "d", rows=10).before == 0, "another file under the same name"
 

@@ -87,17 +87,16 @@ def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None
 @edge
 def explain(texts: tuple[str, ...], label: str | None, bundle: Path, graph: str | None, as_json: bool) -> None:
     """Show what each word of TEXTS, or of the lines of standard input, does for the label: what its probability loses without it."""
-    from finsight import bootstrap
-    from finsight.domain.metrics import softmax
+    from finsight import load
     from finsight.pipeline.explain import explain
 
     wanted = _given(texts)
-    classifier = bootstrap.bundle_classifier(bundle, graph)
-    labels = list(classifier.labels)
+    model = load(bundle, graph)
+    labels = model.labels
     if label is not None and label not in labels:
         raise DataError(f"--label: {label!r} is none of the model's labels, {', '.join(labels)}")
     number = None if label is None else labels.index(label)
-    found = explain(lambda asked: softmax(classifier.logits(asked)), wanted, number)
+    found = explain(model.probabilities, wanted, number)
     for text, about in zip(wanted, found, strict=True):
         if as_json:
             words = [[word.text, round(word.effect, 6)] for word in about.words]

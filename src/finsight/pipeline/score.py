@@ -62,11 +62,11 @@ def score(
             part = parts / f"{number:08d}{target.suffix}"
             if column not in table.column_names:
                 raise DataError(f"{source}: no column {column!r}; it has {', '.join(table.column_names) or 'none'}: name one with --text")
-            without += (missing := table[column].null_count)
+            without += table[column].null_count
             if part.exists():
                 before += table.num_rows
             else:
-                found = _with_predictions(source, table, column, model, missing)
+                found = _with_predictions(source, table, column, model)
                 with atomic_file(part) as partial:
                     write_shard(partial, found, parquet, written[0] if written else None)
             written.append(part)
@@ -91,13 +91,14 @@ def _begin(parts: Path, made_of: dict[str, Any]) -> None:
         write_json(parts / _OF, made_of)
 
 
-def _with_predictions(source: Path, table: pa.Table, column: str, model: Model, missing: int) -> pa.Table:
-    texts = table[column]
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or missing == len(texts)):
-        raise DataError(f"{source}: column {column!r} holds {texts.type}, expected texts: name another with --text")
-    there = np.array([text is not None for text in texts.to_pylist()])
+def _with_predictions(source: Path, table: pa.Table, column: str, model: Model) -> pa.Table:
+    kind, missing = table[column].type, table[column].null_count
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or missing == table.num_rows):
+        raise DataError(f"{source}: column {column!r} holds {kind}, expected texts: name another with --text")
+    texts = table[column].to_pylist()
+    there = np.array([text is not None for text in texts])
     probs = np.full((len(texts), len(model.labels)), np.nan)
-    probs[there] = model.probabilities([text for text in texts.to_pylist() if text is not None])
+    probs[there] = model.probabilities([text for text in texts if text is not None])
     labels = np.array(model.labels, dtype=object)
     added: dict[str, pa.Array] = {"predicted": pa.array(np.where(there, labels[np.nan_to_num(probs).argmax(axis=1)], None), pa.string())}
     added |= {f"prob_{label}": pa.array(probs[:, i].astype(np.float32), mask=~there) for i, label in enumerate(model.labels)}

@@ -67,7 +67,7 @@ def join_shards(parts: Sequence[Path], path: Path, parquet: bool) -> None:
                     shutil.copyfileobj(file, whole)
 
 
-def _of_size(tables: Generator[pa.Table, None, None], rows: int) -> Generator[pa.Table]:
+def _of_size(tables: Generator[pa.Table, None, None], rows: int) -> Generator[pa.Table, None, None]:
     waiting: pa.Table | None = None
     with closing(tables):
         for table in tables:
@@ -110,10 +110,10 @@ def _json_lines(path: Path, rows: int) -> Generator[pa.Table, None, None]:
         objects = _objects(path, file)
         while shard := list(islice(objects, rows)):
             names = list(dict.fromkeys(name for row in shard for name in row))
-            columns = {name: [row.get(name) for row in shard] for name in names}
-            for name, column in columns.items():
+            columns = {}
+            for name in names:
                 try:
-                    pa.array(column)
+                    columns[name] = pa.array([row.get(name) for row in shard])
                 except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                     what = " ".join(str(error).split())[:120]
                     raise DataError(f"{path}: {name!r} has values of several types ({what}); make them one type") from None
