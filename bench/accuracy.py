@@ -25,12 +25,12 @@ from finsight import bootstrap
 from finsight.adapters.progress import ProgressBar
 from finsight.adapters.torch_classifier import TorchClassifier
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1
+from finsight.environment import quiet
 from finsight.params.corpora import PhraseBankCorpus, TableCorpus
 from finsight.params.file import Params
 from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.train import train
-from finsight.settings import quiet
 
 RESULTS = Path(__file__).parent / "results/accuracy.jsonl"
 TWITTER = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from finsight.settings import quiet
+from finsight.environment import quiet
 
 PEER = "transformers-pipeline"
 ROUNDS = 3  # alternating; the best of each counts, since the machines are shared
@@ -48,10 +48,10 @@ def compare(name: str, texts: list[str], ours: Callable[[list[str]], Any], peer:
 def main(checkpoint: Path, bundle: Path, test: Path, json_path: Path | None) -> None:
     quiet()
     import pyarrow.parquet as pq
+    from finsight.adapters.onnx_classifier import OnnxClassifier
     from transformers import pipeline
     from transformers.utils import logging
 
-    from finsight.adapters.onnx_classifier import OnnxClassifier
     from finsight.bundle import read_bundle
 
     logging.set_verbosity_error()

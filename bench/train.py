@@ -23,6 +23,7 @@ import torch
 
 from finsight import bootstrap
 from finsight.domain.metrics import confusion_matrix, macro_f1
+from finsight.environment import quiet
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic, resolve_precision
@@ -34,7 +35,6 @@ from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.tables import read_rows
 from finsight.pipeline.train import read_data
-from finsight.settings import quiet
 
 BATCH = 32
 VARIANTS: dict[str, dict[str, Any]] = {

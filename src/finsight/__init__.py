@@ -15,9 +15,10 @@ def load(bundle: str | Path, graph: str | None = None) -> Model:
     """A bundle to predict with; it is checked from end to end first, and neither torch nor transformers is imported.
 
     :param bundle: folder that `make export` wrote.
-    :param graph: one of its formats; its first when None.
+    :param graph: one of its formats; when None the one that ``FINSIGHT_FORMAT`` names, else the fastest where this host has been
+        measured, else its first.
     :raises ArtifactError: when a file of it is missing, or is not what its digest says.
     """
-    from finsight.bootstrap import model
+    from finsight.runtime import model
 
     return model(Path(bundle), graph)

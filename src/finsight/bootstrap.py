@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
     from finsight.pipeline.compare import Side
-    from finsight.pipeline.predict import Model
+    from finsight.pipeline.export import Runtimes
     from finsight.pipeline.register import Compare
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
@@ -141,19 +141,19 @@ def checkpoint_classifier(checkpoint: Path, params: Params) -> Classifier:
 
 
 def bundle_classifier(bundle: Path, graph: str | None = None) -> Classifier:
-    """One graph of a bundle."""
-    from finsight.adapters.onnx_classifier import OnnxClassifier
+    """One format of a bundle; by default the one that finsight.runtime chooses."""
+    from finsight.runtime import classifier
 
-    return OnnxClassifier(bundle, graph)
+    return classifier(bundle, graph)
 
 
-def model(bundle: Path, graph: str | None = None) -> Model:
-    """A bundle, to predict with."""
-    from finsight.adapters.onnx_classifier import OnnxClassifier
-    from finsight.pipeline.predict import Model
+def runtimes() -> Runtimes:
+    """How export runs each format of a bundle."""
+    from finsight.adapters import cold_start
+    from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
+    from finsight.pipeline.export import Runtimes
 
-    classifier = OnnxClassifier(bundle, graph)
-    return Model(classifier, classifier.manifest.polarity, classifier.manifest.abstain_below)
+    return Runtimes(BundleClassifier, runs_here, cold_start.measure)
 
 
 def side(params: Params, name: str) -> Side:

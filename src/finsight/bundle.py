@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from finsight.errors import ArtifactError
 from finsight.files import folder_digest, json_text, read_json, sha256, write_json
 
 MANIFEST, SEAL = "bundle.json", "sha256"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
-class Manifest(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Manifest:
     """``bundle.json``.
 
-    :param graphs: format (``onnx-fp32``, …) → file name; the first is the reference.
+    :param graphs: format (``onnx-fp32``, ``openvino-bf16``, …) → file name; the first is the reference, several may share a file.
+    :param limits: format → limits on its differences from the checkpoint, which it kept at export; a host that computes in another
+        way holds it to them again.
     :param files: every other file of the bundle → its SHA-256.
     :param polarity: label → place between worst (-1) and best (1); empty where the labels have no order.
     :param temperature: divides a graph's logits, so that probabilities mean what they say.
@@ -27,29 +30,73 @@ class Manifest(BaseModel):
     :param pad_id: token id that fills short rows; masked, so its value does not move the logits.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_version: Literal[3]
-    labels: Annotated[list[str], Field(min_length=2)]
-    max_length: Annotated[int, Field(ge=4)]
+    schema_version: int
+    labels: list[str]
+    max_length: int
     pad_id: int
     opset: int
-    graphs: Annotated[dict[str, str], Field(min_length=1)]
+    graphs: dict[str, str]
+    limits: dict[str, dict[str, float]]
     tokenizer: str
     backbone: str
     backbone_sha256: str
     licenses: dict[str, str]
     polarity: dict[str, float]
-    temperature: Annotated[float, Field(gt=0)]
-    abstain_below: Annotated[float, Field(ge=0, le=1)] | None
+    temperature: float
+    abstain_below: float | None
     protocol: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(word, str) for word in value.values())
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(_number(number) for number in value.values())
+
+
+# What a field may be. Written out rather than with pydantic: a serving image has tokenizers, numpy and one runtime, no more.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "labels": (lambda v: isinstance(v, list) and len(v) > 1 and all(isinstance(name, str) for name in v), "two or more names"),
+    "max_length": (lambda v: type(v) is int and v >= 4, "a number of tokens from 4 on"),
+    "pad_id": (lambda v: type(v) is int and v >= 0, "a token id"),
+    "opset": (lambda v: type(v) is int, "a number"),
+    "graphs": (lambda v: _words(v) and len(v) > 0, "file names by format"),
+    "limits": (lambda v: isinstance(v, dict) and all(_numbers(limits) for limits in v.values()), "numbers by format"),
+    "tokenizer": (lambda v: isinstance(v, str), "a file name"),
+    "backbone": (lambda v: isinstance(v, str), "a name"),
+    "backbone_sha256": (lambda v: isinstance(v, str), "a digest"),
+    "licenses": (_words, "names"),
+    "polarity": (_numbers, "numbers by label"),
+    "temperature": (lambda v: _number(v) and v > 0, "a number above 0"),
+    "abstain_below": (lambda v: v is None or (_number(v) and 0 <= v <= 1), "a probability or null"),
+    "protocol": (lambda v: isinstance(v, dict), "an object"),
+    "metrics": (_numbers, "numbers"),
+    "files": (_words, "digests by file name"),
+}
+
+
+def _problem(content: dict[str, Any]) -> str | None:
+    """What is wrong with the fields of a manifest, in words."""
+    if unknown := sorted(content.keys() - _FIELDS.keys() - {"schema_version"}):
+        return f"{unknown[0]}: no field of a bundle of schema {SCHEMA_VERSION}"
+    for name, (fits, expected) in _FIELDS.items():
+        if name not in content:
+            return f"{name}: missing, expected {expected}"
+        if not fits(content[name]):
+            return f"{name}: got {content[name]!r}, expected {expected}"
+    return None
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``bundle.json`` beside the files it describes, sealed with the digest of its own content."""
-    write_json(folder / MANIFEST, _sealed(manifest.model_dump()))
+    write_json(folder / MANIFEST, _sealed(asdict(manifest)))
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:
@@ -89,11 +136,9 @@ def read_bundle(folder: Path) -> Manifest:
         as_written = False
     if not as_written:
         raise ArtifactError(f"{folder / MANIFEST}: not as it was written; don't use this bundle: `dvc pull` or `make export` restores it")
-    try:
-        manifest = Manifest.model_validate(unsealed)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"{folder / MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}; export again") from None
+    if problem := _problem(unsealed):
+        raise ArtifactError(f"{folder / MANIFEST}: {problem}; export again")
+    manifest = Manifest(**unsealed)
     for name in manifest.files:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or (folder / name).is_symlink():

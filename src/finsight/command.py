@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
+from finsight.environment import quiet
 from finsight.errors import FinsightError
-from finsight.settings import quiet
 
 PATH = click.Path(path_type=Path)
 

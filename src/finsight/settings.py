@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from finsight.environment import cache_folder
 from finsight.errors import ParamsError
-
-# Each of these libraries reports usage unless told not to; docs/privacy.md lists them.
-_QUIET = {
-    "DO_NOT_TRACK": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    # The hub is asked only by adapters/hub.py, and only for a backbone that params.yaml names or a corpus that is being added.
-    "HF_HUB_OFFLINE": "1",
-    # Forked tokenizer threads warn on every subprocess otherwise.
-    "TOKENIZERS_PARALLELISM": "true",
-}
-
-
-def quiet() -> None:
-    """Switch off usage statistics and silent downloads of the libraries we call; what the user has set stays."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -50,7 +30,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FINSIGHT_", extra="ignore")
 
-    cache: Path = Field(default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "finsight")
+    cache: Path = Field(default_factory=cache_folder)
     """Verified backbones; shared by every clone on the machine."""
 
     mlflow_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")

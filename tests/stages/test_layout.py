@@ -17,7 +17,7 @@ PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())
 SHAPING = {
     "ingest": ["finsight.adapters.table_corpus", "finsight.adapters.phrasebank_corpus", "finsight.adapters.fiqa_corpus"],
     "evaluate": ["finsight.adapters.torch_classifier"],
-    "export": ["finsight.adapters.torch_classifier", "finsight.adapters.onnx_classifier"],
+    "export": ["finsight.adapters.torch_classifier", "finsight.adapters.bundle_classifier", "finsight.adapters.cold_start"],
 }
 # What a stage reads of the project's own files beside its code.
 FILES = {"report": {"src/finsight/pipeline/templates"}}

@@ -20,11 +20,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from conftest import LABELS, REPO, STAGES, Project, starter_rows, write_csv
+from finsight.bundle import read_bundle
 from finsight.pipeline.tables import read_tokens
 
 PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
 # What differs from run to run by its nature: speeds and times.
-TIMED = {"seconds", "rows_per_second", "texts_per_second", "single_text_p50_ms"}
+TIMED = {"seconds", "rows_per_second", "texts_per_second", "single_text_p50_ms", "single_text_p99_ms", "cold_start_ms", "peak_memory_mb"}
 
 
 def outs(stage: str) -> list[str]:
@@ -115,7 +116,7 @@ def test_slices_and_mistakes_are_of_the_predictions(finished: Project) -> None:
 
 
 def test_the_temperature_goes_from_validation_into_the_bundle(finished: Project) -> None:
-    from finsight.adapters.onnx_classifier import OnnxClassifier
+    from finsight.adapters.bundle_classifier import BundleClassifier
     from finsight.adapters.torch_classifier import TorchClassifier
     from finsight.domain.calibration import temperature
     from finsight.domain.metrics import softmax
@@ -129,7 +130,7 @@ def test_the_temperature_goes_from_validation_into_the_bundle(finished: Project)
     assert manifest["temperature"] == calibration["temperature"] == pytest.approx(expected, rel=1e-4)
     assert manifest["abstain_below"] == calibration.get("abstain_below")
     predicted = pq.read_table(finished.root / "reports/predictions.parquet").to_pydict()
-    served = softmax(OnnxClassifier(finished.root / "models/bundle").logits(predicted["text"]))
+    served = softmax(BundleClassifier(finished.root / "models/bundle").logits(predicted["text"]))
     assert served[:, 0] == pytest.approx(predicted["prob_negative"], abs=1e-4)
     assert served[:, 0] != pytest.approx(softmax(checkpoint.logits(predicted["text"]))[:, 0], abs=1e-3), "it does something"
 
@@ -354,19 +355,26 @@ def test_training_survives_a_tracker_that_does_not_answer(finished: Project, cop
     assert project.json("registration.json")["version"] == 1
 
 
-def test_a_graph_that_is_not_the_checkpoint_stops_the_export(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+def test_a_required_format_that_is_not_the_checkpoint_stops_the_export(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
     before = {p.name: p.read_bytes() for p in (project.root / "models/bundle").iterdir()}
-    project.set(
-        export__gates={
-            "onnx-fp32": {"max_abs_diff": 1e-4, "label_flip_rate": 0.0},
-            "onnx-int8": {"max_abs_diff": 1e-9, "label_flip_rate": 0.6},
-        }
-    )
+    project.set(export__gates__reduced__max_abs_diff=1e-9, export__formats=["onnx-int8", "onnx-fp32"])
     line = project.fail("export")
     assert "models/bundle: not written" in line
     assert "onnx-int8: max_abs_diff is" in line
     assert {p.name: p.read_bytes() for p in (project.root / "models/bundle").iterdir()} == before
+
+
+def test_another_format_outside_its_limits_is_left_out_with_the_reason(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.set(export__gates__reduced__max_abs_diff=1e-9, export__formats=["onnx-fp32", "onnx-int8"])
+    said = project.run("export")
+    assert "onnx-int8: left out of the bundle, since max_abs_diff is" in said
+    report = project.json("export.json")
+    assert list(report["formats"]) == ["onnx-fp32"]
+    assert "at most 1e-09 is allowed" in report["left_out"]["onnx-int8"]
+    assert list(read_bundle(project.root / "models/bundle").graphs) == ["onnx-fp32"]
+    assert not (project.root / "models/bundle/model.int8.onnx").exists()
 
 
 def test_a_users_own_labels_go_all_the_way(make_project: Callable[[str], Project]) -> None:

@@ -73,9 +73,12 @@ def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda m: m.update(schema_version=1), "schema_version is 1, this finsight reads 3"),
-        (lambda m: m.pop("labels"), "labels: Field required"),
-        (lambda m: m.update(more=1), "more: Extra inputs are not permitted"),
+        (lambda m: m.update(schema_version=1), "schema_version is 1, this finsight reads 4"),
+        (lambda m: m.pop("labels"), "labels: missing, expected two or more names"),
+        (lambda m: m.update(more=1), "more: no field of a bundle of schema 4"),
+        (lambda m: m.update(temperature=0), "temperature: got 0, expected a number above 0"),
+        (lambda m: m.update(pad_id="0"), "pad_id: got '0', expected a token id"),
+        (lambda m: m["limits"].update({"onnx-fp32": {"max_abs_diff": "x"}}), "limits: got .*, expected numbers by format"),
         (lambda m: m["files"].update({"../evil": "0" * 64}), "'../evil' leaves the bundle's folder"),
         (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "'/etc/passwd' leaves the bundle's folder"),
         (lambda m: m["files"].update({"evil.pkl": "0" * 64}), "'evil.pkl' is neither a graph nor the tokenizer"),

@@ -105,7 +105,8 @@ def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
         ("polarity.negative", -2.0, r"polarity\.negative: got -2\.0; input should be greater than or equal to -1"),
         ("corpora.starter.split_files", {"train": "a.csv", "tests": "b.csv"}, r"corpora\.starter\.split_files\.tests"),
         ("corpora.starter.thresholds", {"negative": 0.0}, r"corpora\.starter: score and thresholds go together"),
-        ("export.gates", {}, r"export\.gates: no limits for \['onnx-fp32', 'onnx-int8'\]"),
+        ("export.formats", ["onnx-int8", "onnx-int8"], r"export: formats names one twice: onnx-int8, onnx-int8"),
+        ("export.formats", ["onnx-int4"], r"export\.formats\.0: got 'onnx-int4'; input should be 'onnx-fp32'"),
     ],
 )
 def test_refusals_name_the_key_and_what_is_allowed(tmp_path: Path, key: str, value: Any, says: str) -> None:

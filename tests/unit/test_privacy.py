@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPO, Project
-from finsight.settings import quiet
+from finsight.environment import quiet
 
 
 def test_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,8 +27,8 @@ def test_predicting_leaves_no_telemetry_store(finished: Project, tmp_path: Path)
     """ONNX Runtime keeps a device id and an upload queue in the home folder where its telemetry is on (and CI is unset)."""
     code = f"""
 from pathlib import Path
-from finsight.adapters.onnx_classifier import OnnxClassifier
-OnnxClassifier(Path({str(finished.root / "models/bundle")!r})).logits(["Profit rose"])
+from finsight.adapters.bundle_classifier import BundleClassifier
+BundleClassifier(Path({str(finished.root / "models/bundle")!r})).logits(["Profit rose"])
 """
     kept = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
     subprocess.run([sys.executable, "-c", code], env={**kept, "HOME": str(tmp_path)}, check=True)

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from finsight.modeling.training import Progress
+if TYPE_CHECKING:
+    from finsight.modeling.training import Progress
 
 # Seconds between two drawings: a log keeps each, a terminal the last.
 EVERY = 0.1 if sys.stderr.isatty() else 10.0

@@ -7,7 +7,7 @@ import click
 from finsight import __version__
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.evaluation import compare, metrics, summary
-from finsight.cli.models import explain, predict, score, serve, tune, verify
+from finsight.cli.models import explain, fastest, predict, score, serve, tune, verify
 from finsight.cli.services import mlflow, pull, push, storage
 
 
@@ -17,5 +17,6 @@ def main() -> None:
     """Build, prove, export, register and serve financial-sentiment models."""
 
 
-for command in (backbone, corpus, summary, metrics, compare, tune, predict, score, explain, verify, serve, storage, push, pull, mlflow):
+MODELS = (tune, predict, score, explain, verify, fastest, serve)
+for command in (backbone, corpus, summary, metrics, compare, *MODELS, storage, push, pull, mlflow):
     main.add_command(command)

@@ -13,6 +13,7 @@ from finsight.command import PATH, edge, stop_signal
 from finsight.errors import DataError
 
 BUNDLE = Path("models/bundle")
+_LARGE = 2**20  # bytes of a file that takes longer to score than it takes to measure the formats
 _BAR = 40  # characters of a word that carries all of the probability
 
 
@@ -34,7 +35,7 @@ def tune(trials: int | None, study: Path, prepared: Path) -> None:
 @click.command()
 @click.argument("texts", nargs=-1)
 @click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
-@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @edge
 def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bool) -> None:
@@ -60,18 +61,22 @@ def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bo
 @click.argument("target", type=PATH, metavar="OUT")
 @click.option("--text", default="text", show_default=True, help="Column of the texts.")
 @click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
-@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @edge
 def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None) -> None:
     """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.jsonl, .parquet); a killed run goes on."""
-    from finsight import load
+    from finsight import runtime
     from finsight.adapters.progress import row_bars
     from finsight.bundle import bundle_digest
+    from finsight.environment import wanted_format
     from finsight.pipeline.score import score
 
-    model = load(bundle, graph)
+    if not (graph or wanted_format() or runtime.known(bundle)) and source.is_file() and source.stat().st_size > _LARGE:
+        click.secho("measuring once which format is the fastest on this host …", fg="cyan", err=True)
+        runtime.measure(bundle)
+    model = runtime.model(bundle, graph)
     with row_bars() as progress:
-        found = score(source, target, text, model, f"{bundle_digest(bundle)} {graph}", lambda rows: progress("scored", rows))
+        found = score(source, target, text, model, f"{bundle_digest(bundle)} {model.format}", lambda rows: progress("scored", rows))
     gone_on = f", {found.before} of them by an earlier run" if found.before else ""
     click.echo(f"{target}: {found.rows} rows{gone_on}")
     if found.without_text:
@@ -82,7 +87,7 @@ def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None
 @click.argument("texts", nargs=-1)
 @click.option("--label", help="Label to explain; the most probable one by default.")
 @click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
-@click.option("--graph", help="Format of the bundle to use; its first by default.")
+@click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @edge
 def explain(texts: tuple[str, ...], label: str | None, bundle: Path, graph: str | None, as_json: bool) -> None:
@@ -132,6 +137,20 @@ def verify(bundle: Path) -> None:
 
     manifest = read_bundle(bundle)
     click.echo(f"{bundle}: {len(manifest.files)} files match bundle.json; bundle digest {bundle_digest(bundle)}")
+
+
+@click.command()
+@click.argument("bundle", type=PATH, default=BUNDLE)
+@edge
+def fastest(bundle: Path) -> None:
+    """Measure which format of BUNDLE is the fastest on this host, and predict with it from now on (FINSIGHT_FORMAT pins another)."""
+    from finsight import runtime
+
+    found = runtime.measure(bundle)
+    for name, rate in sorted(found.rates.items(), key=lambda item: -item[1]):
+        click.secho(f"{name:<18}{rate:>10,.0f} texts/s", bold=name == found.format)
+    for name, why in found.refused.items():
+        click.secho(f"{name}: not used here, since against the reference {why}", fg="yellow", err=True)
 
 
 @click.command()

@@ -6,14 +6,15 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from torch.export import Dim
 from transformers import PreTrainedModel
+
+from finsight.modeling.first_token import read_first_token_only
 
 
 class _Logits(torch.nn.Module):
@@ -31,17 +32,13 @@ class _Logits(torch.nn.Module):
 def export_onnx(model: PreTrainedModel, path: Path, opset: int) -> None:
     """Write the fp32 graph: ``input_ids`` and ``attention_mask`` (batch, seq) int64 → ``logits`` (batch, k) float32.
 
-    Batch and length are dynamic. The exporter's notes on where each node came from (stack traces with paths of this
-    machine) are removed.
+    Batch and length are dynamic. Where the head reads the first token alone, the last layer computes no other.
     """
     wrapper = _Logits(model).eval()  # the wrapper too: the exporter restores its mode, and dropout would come back with it
     # Any example will do, but its dimensions must be larger than 1, or the exporter takes them for constants.
     ids = torch.ones((2, 8), dtype=torch.int64)
-    dims = {0: Dim("batch", min=1, max=2**16), 1: Dim("seq", min=2, max=2**16)}
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit:
-        dims[1] = Dim("seq", min=2, max=limit)
-    with _silence():
+    dims = _dimensions(model)
+    with silence():
         program = torch.onnx.export(
             wrapper,
             (),
@@ -56,50 +53,37 @@ def export_onnx(model: PreTrainedModel, path: Path, opset: int) -> None:
     if program is None:  # documented for dynamo=False only
         raise RuntimeError("torch.onnx.export returned nothing")
     proto = program.model_proto
+    read_first_token_only(proto)
+    write_graph(proto, path)
+
+
+def export_programs(model: PreTrainedModel, files: Mapping[str, Path]) -> None:
+    """Write the model for those who run torch: ``torchscript`` and ``torch-export`` to the files named. Neither is ever read here.
+
+    A TorchScript archive contains pickles, and torch has deprecated it in favour of ``torch.export``: neither is part of a bundle.
+    """
+    wrapper = _Logits(model).eval()
+    ids = torch.ones((2, 8), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    with silence():
+        if "torchscript" in files:
+            traced = torch.jit.trace(wrapper, (ids, mask), strict=False)  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, files["torchscript"])
+        if "torch-export" in files:
+            dims = _dimensions(model)
+            torch.export.save(torch.export.export(wrapper, (ids, mask), dynamic_shapes=(dims, dims)), files["torch-export"])
+
+
+def _dimensions(model: PreTrainedModel) -> dict[int, Dim]:
+    """Batch and length, with what the model has positions for as the most."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return {0: Dim("batch", min=1, max=2**16), 1: Dim("seq", min=2, max=limit or 2**16)}
+
+
+def write_graph(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a graph without the exporters' notes on where each node came from (paths of this machine), in the same bytes each time."""
     _strip(proto)
     path.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def quantize_int8(source: Path, target: Path) -> None:
-    """Write ``source`` with 8-bit weights: matrices in blocks of 128 that share a scale, embeddings by row.
-
-    Activations are rounded by the same blocks as they come. One scale for a whole activation tensor, as ONNX Runtime's dynamic
-    quantisation has it, is 1.8 times as fast and flips 4–5 % of the labels: docs/adr/0003-int8-by-blocks.md has the measurements.
-    """
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # takes a second to import
-
-    with _silence():
-        quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=8, block_size=128, is_symmetric=True, accuracy_level=4)
-        quantizer.process()
-    proto = quantizer.model.model
-    _quantize_embeddings(proto.graph)
-    _strip(proto)
-    target.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def _quantize_embeddings(graph: onnx.GraphProto) -> None:
-    """Store each float table that ``Gather`` reads as int8 rows (n, d) with a scale a row (n, 1), multiplied after the look-up."""
-    tables = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        name = node.input[0] if node.op_type == "Gather" else ""
-        if name not in tables:
-            nodes.append(node)
-            continue
-        table = onnx.numpy_helper.to_array(tables[name])
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-        graph.initializer.append(onnx.numpy_helper.from_array(np.rint(table / scale).astype(np.int8), f"{name}_int8"))
-        graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
-        graph.initializer.remove(tables.pop(name))
-        ids, out = node.input[1], node.output[0]
-        nodes += [
-            onnx.helper.make_node("Gather", [f"{name}_int8", ids], [f"{out}_int8"], axis=0),
-            onnx.helper.make_node("Gather", [f"{name}_scale", ids], [f"{out}_scale"], axis=0),
-            onnx.helper.make_node("Cast", [f"{out}_int8"], [f"{out}_float"], to=onnx.TensorProto.FLOAT),
-            onnx.helper.make_node("Mul", [f"{out}_float", f"{out}_scale"], [out]),
-        ]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -118,7 +102,7 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the exporters' notices (printed, warned and logged) out of a stage's output; errors still come through."""
     root = logging.getLogger()
     level = root.level

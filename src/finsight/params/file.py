@@ -84,8 +84,6 @@ class Params(Section):
             raise ValueError("prepare.split.held_out: every corpus of ingest.corpora is held out, expected one for training")
         if self.evaluate.primary == "ordinal_error" and not self.polarity:
             raise ValueError("evaluate.primary: ordinal_error needs polarity, which is empty")
-        if ungated := [f for f in self.export.formats if f not in self.export.gates]:
-            raise ValueError(f"export.gates: no limits for {ungated}")
         return self
 
 

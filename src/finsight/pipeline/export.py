@@ -2,128 +2,166 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from finsight.bundle import SCHEMA_VERSION, Manifest, bundle_digest, file_digests, write_manifest
 from finsight.domain.gates import outside
-from finsight.domain.metrics import softmax
-from finsight.errors import GateError
+from finsight.errors import ArtifactError, GateError
 from finsight.files import atomic_folder, full_disk_is_oserror, read_json, write_json
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.checkpoint import load_checkpoint
-from finsight.modeling.graph import export_onnx, quantize_int8
+from finsight.modeling.graph import export_programs
 from finsight.params.export import ExportParams
-from finsight.pipeline.tables import read_table
+from finsight.pipeline.graphs import TOKENIZER, calibration_batches, write_graphs, write_tokenizer
+from finsight.pipeline.parity import Reference, differences, gated, reference, speed
+from finsight.pipeline.tables import read_rows
 
 if TYPE_CHECKING:
     from finsight.ports import Classifier
 
-SINGLES = 50  # texts that are timed one by one
+
+@dataclass(frozen=True)
+class Sources:
+    """What export reads: the model, the rows that it learned from and is tested on, what is known of it."""
+
+    checkpoint: Path
+    train: Path
+    test: Path
+    prepare_report: Path
+    metrics_report: Path
+
+
+@dataclass(frozen=True)
+class Runtimes:
+    """How a format of a bundle folder is run on this host.
+
+    :param open: loads it.
+    :param here: whether it can be run here at all.
+    :param cold_start: ``cold_start_ms`` and ``peak_memory_mb`` of a new process up to its first prediction.
+    """
+
+    open: Callable[[Path, str], Classifier]
+    here: Callable[[str], bool]
+    cold_start: Callable[[Path, str], Mapping[str, float]]
 
 
 def export(
-    checkpoint: Path,
-    reference: Classifier,
-    open_graph: Callable[[Path, str], Classifier],
-    test: Path,
+    sources: Sources,
+    checkpoint: Classifier,
+    runtimes: Runtimes,
     params: ExportParams,
-    max_length: int,
-    licenses: Mapping[str, str],
-    polarity: Mapping[str, float],
-    prepare_report: Path,
-    metrics_report: Path,
+    facts: Mapping[str, Any],
     bundle: Path,
+    programs: Mapping[str, Path],
     report: Path,
 ) -> dict[str, Any]:
-    """Write ``bundle`` and compare each of its graphs with the checkpoint on the test rows; return what ``report`` says.
+    """Write ``bundle`` with the formats that keep their limits against the checkpoint; return what ``report`` says.
 
-    :param reference: the checkpoint itself.
-    :param open_graph: loads one format of a bundle folder.
-    :param licenses: corpus name → SPDX identifier; the backbone's joins them from ``prepare_report``.
-    :raises GateError: when a graph is outside its limits; ``bundle`` is left as it was then.
+    :param facts: ``max_length``, ``polarity`` and ``licenses`` of the manifest, as params.yaml has them.
+    :param programs: folder for each of ``torchscript`` and ``torch-export``, empty where it is not wanted.
+    :raises GateError: when the first format is outside its limits; ``bundle`` is left as it was then.
     """
-    model, labels = load_checkpoint(checkpoint)
-    backbone = read_json(prepare_report, "dvc repro prepare")["backbone"]
-    metrics = read_json(metrics_report, "dvc repro evaluate")
-    texts = read_table(test)["text"].to_pylist()
-    calibration = metrics["calibration"]
-    expected = softmax(reference.logits(texts) / calibration["temperature"])
-    measured: dict[str, Any] = {}
-    failures: list[str] = []
+    model, labels = load_checkpoint(sources.checkpoint)
+    tokenizer = load_tokenizer(sources.checkpoint)
+    metrics = read_json(sources.metrics_report, "dvc repro evaluate")
+    expected = reference(checkpoint, sources.test, metrics["calibration"]["temperature"])
     with atomic_folder(bundle) as partial, full_disk_is_oserror():
-        graphs = _write_graphs(model, params, partial)
-        # The plain serialisation of the fast tokenizer: with it alone a bundle runs without transformers.
-        tokenizer = load_tokenizer(checkpoint)
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.save(str(partial / "tokenizer.json"))
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            labels=labels,
-            max_length=max_length,
-            pad_id=int(tokenizer.pad_token_id),
-            opset=params.opset,
-            graphs=graphs,
-            tokenizer="tokenizer.json",
-            backbone=backbone["name"],
-            backbone_sha256=backbone["sha256"],
-            licenses={f"corpus {name}": license_ for name, license_ in licenses.items()} | {"backbone": backbone["license"]},
-            polarity=dict(polarity),
-            temperature=calibration["temperature"],
-            abstain_below=calibration.get("abstain_below"),
-            protocol=metrics["protocol"],
-            metrics={name: metrics[name] for name in ("accuracy", "macro_f1", "n")},
-            files=file_digests(partial),
-        )
+        graphs = _write(model, tokenizer, sources.train, params, partial)
+        manifest = _manifest(sources, metrics, params, facts, labels, int(tokenizer.pad_token_id), graphs, partial)
         write_manifest(partial, manifest)
-        for name, file in graphs.items():
-            classifier = open_graph(partial, name)
-            measured[name] = _compare(classifier, texts, expected) | {"bytes": (partial / file).stat().st_size}
-            limits = params.gates[name].model_dump()  # type: ignore[index]
-            failures += [f"{name}: {problem}" for problem in outside(measured[name], limits)]
-        if failures:
+        content = _measure(partial, manifest, runtimes, expected, params)
+        required = params.formats[0]
+        if required in content["left_out"]:
             raise GateError(
-                f"{bundle}: not written, since on the {len(texts)} test rows {'; '.join(failures)}; "
-                "drop the format from export.formats or change export.gates in params.yaml"
+                f"{bundle}: not written, since on the {len(expected.texts)} test rows {required}: {content['left_out'][required]}; "
+                "look for what is wrong with the graph, or change export.gates in params.yaml"
             )
-        digest = bundle_digest(partial)
-    content = {"bundle_sha256": digest, "bytes": sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file()), "formats": measured}
+        _keep(partial, manifest, [name for name in graphs if name not in content["left_out"]])
+        content = {"bundle_sha256": bundle_digest(partial), "bytes": sum(f.stat().st_size for f in partial.iterdir()), **content}
+        _write_programs(model, params, programs)
     write_json(report, content)
     return content
 
 
-def _write_graphs(model: PreTrainedModel, params: ExportParams, folder: Path) -> dict[str, str]:
-    """Write the wanted graphs; format → file name. The fp32 graph is the source of the others, so it is always made."""
-    files = {"onnx-fp32": "model.fp32.onnx", "onnx-int8": "model.int8.onnx"}
-    fp32 = folder / files["onnx-fp32"]
-    export_onnx(model, fp32, params.opset)
-    if "onnx-int8" in params.formats:
-        quantize_int8(fp32, folder / files["onnx-int8"])
-    if "onnx-fp32" not in params.formats:
-        fp32.unlink()
-    return {name: files[name] for name in params.formats}
+def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, train: Path, params: ExportParams, folder: Path) -> dict[str, str]:
+    """The graphs and the tokenizer; format → file."""
+    ids = read_rows(train)[0].ids
+    write_tokenizer(tokenizer, folder)
+    return write_graphs(model, params, calibration_batches(ids, params.calibration_rows, int(tokenizer.pad_token_id)), folder)
 
 
-def _compare(classifier: Classifier, texts: Sequence[str], expected: np.ndarray) -> dict[str, float]:
-    """Largest probability difference, label flips, and speed on this host."""
-    classifier.logits(texts[:8])  # the first call plans memory
-    started = time.perf_counter()
-    probs = softmax(classifier.logits(texts))
-    seconds = time.perf_counter() - started
-    singles = []
-    for text in texts[:SINGLES]:
-        begun = time.perf_counter()
-        classifier.logits([text])
-        singles.append(time.perf_counter() - begun)
-    return {
-        "max_abs_diff": float(np.abs(probs - expected).max()),
-        "label_flip_rate": float((probs.argmax(axis=1) != expected.argmax(axis=1)).mean()),
-        "texts_per_second": round(len(texts) / seconds, 1),
-        "single_text_p50_ms": round(1000 * float(np.median(singles)), 2),
-    }
+def _manifest(
+    sources: Sources,
+    metrics: Mapping[str, Any],
+    params: ExportParams,
+    facts: Mapping[str, Any],
+    labels: list[str],
+    pad_id: int,
+    graphs: dict[str, str],
+    folder: Path,
+) -> Manifest:
+    backbone = read_json(sources.prepare_report, "dvc repro prepare")["backbone"]
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        labels=labels,
+        max_length=facts["max_length"],
+        pad_id=pad_id,
+        opset=params.opset,
+        graphs=graphs,
+        limits={name: params.gates.of(name).model_dump(include={"max_abs_diff", "label_flip_rate"}) for name in graphs},
+        tokenizer=TOKENIZER,
+        backbone=backbone["name"],
+        backbone_sha256=backbone["sha256"],
+        licenses={**{f"corpus {name}": license_ for name, license_ in facts["licenses"].items()}, "backbone": backbone["license"]},
+        polarity=dict(facts["polarity"]),
+        temperature=metrics["calibration"]["temperature"],
+        abstain_below=metrics["calibration"].get("abstain_below"),
+        protocol=metrics["protocol"],
+        metrics={name: metrics[name] for name in ("accuracy", "macro_f1", "n")},
+        files=file_digests(folder),
+    )
+
+
+def _measure(folder: Path, manifest: Manifest, runtimes: Runtimes, expected: Reference, params: ExportParams) -> dict[str, Any]:
+    """Each format against the checkpoint: what was measured, what is left out and why, what could not be run here."""
+    formats: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
+    not_run: dict[str, str] = {}
+    for name, file in manifest.graphs.items():
+        if not runtimes.here(name):
+            not_run[name] = "this host has not what it takes; a host that has holds it to its limits before it uses it"
+            continue
+        try:
+            classifier = runtimes.open(folder, name)
+            found: dict[str, Any] = differences(classifier, expected)
+        except ArtifactError as unreadable:
+            left_out[name] = str(unreadable)
+            continue
+        asked = gated(found, len(expected.texts), params.gates.macro_f1_rows)
+        if problems := list(outside(asked, params.gates.of(name).model_dump())):
+            left_out[name] = "; ".join(problems)
+            continue
+        found |= speed(classifier, expected.texts) | dict(runtimes.cold_start(folder, name))
+        formats[name] = found | {"bytes": (folder / file).stat().st_size}
+    return {"formats": formats, "left_out": left_out, "not_run": not_run}
+
+
+def _keep(folder: Path, manifest: Manifest, names: list[str]) -> None:
+    """Take the other formats out of the bundle, and the files that none of these uses."""
+    graphs = {name: manifest.graphs[name] for name in names}
+    for file in set(manifest.graphs.values()) - set(graphs.values()):
+        (folder / file).unlink()
+    limits = {name: manifest.limits[name] for name in names}
+    write_manifest(folder, replace(manifest, graphs=graphs, limits=limits, files=file_digests(folder)))
+
+
+def _write_programs(model: PreTrainedModel, params: ExportParams, folders: Mapping[str, Path]) -> None:
+    with atomic_folder(folders["torchscript"]) as script, atomic_folder(folders["torch-export"]) as program:
+        files = {"torchscript": script / "model.pt", "torch-export": program / "model.pt2"}
+        if params.programs:
+            export_programs(model, {name: files[name] for name in params.programs})

@@ -38,10 +38,13 @@ class Model:
 
     :param polarity: label → place between worst (-1) and best (1); empty where the labels have no order.
     :param abstain_below: see ``sure`` of :class:`Prediction`.
+    :param name: of the bundle's format.
     """
 
-    def __init__(self, classifier: Classifier, polarity: Mapping[str, float], abstain_below: float | None) -> None:
+    def __init__(self, classifier: Classifier, polarity: Mapping[str, float], abstain_below: float | None, name: str = "") -> None:
         self._classifier, self._abstain_below = classifier, abstain_below
+        self.format = name
+        """What the probabilities are computed with."""
         self._places = np.array([polarity[label] for label in classifier.labels]) if polarity else None
 
     @property

@@ -53,6 +53,8 @@ def as_text(found: dict[str, Any]) -> str:
             f"  {name:<15} {m['bytes'] / 1e6:5.1f} MB, {m['texts_per_second']:,.0f} texts/s, {m['single_text_p50_ms']:.1f} ms for one, "
             f"{m['label_flip_rate']:.2%} of labels differ from the checkpoint"
         )
+    lines += [f"  {name:<15} left out: {why}" for name, why in export["left_out"].items()]
+    lines += [f"  {name:<15} not run: {why}" for name, why in export["not_run"].items()]
     lines += [f"  registered      {_registered(found)}", "  report          reports/report.html", "", "  next:"]
     width = max(len(command) for command, _ in NEXT)
     lines += [f"    {command:<{width}}   {why}" for command, why in NEXT]
@@ -69,12 +71,13 @@ def as_markdown(found: dict[str, Any]) -> str:
         f"| {corpora} | {train['backbone']['name']} | {metrics['n']} | {_interval(metrics, 'accuracy')} | {_interval(metrics, 'macro_f1')} "
         f"| {metrics['mcc']:.3f} | {metrics['ece']:.3f} |",
         "",
-        "| bundle | size | texts/s | one text | largest probability difference | labels that differ |",
-        "|---|---|---|---|---|---|",
+        "| bundle | size | texts/s | one text, p50 / p99 | cold start | memory | largest probability difference | labels that differ |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, m in found["export"]["formats"].items():
         lines.append(
-            f"| {name} | {m['bytes'] / 1e6:.1f} MB | {m['texts_per_second']:,.0f} | {m['single_text_p50_ms']:.1f} ms "
+            f"| {name} | {m['bytes'] / 1e6:.1f} MB | {m['texts_per_second']:,.0f} | {m['single_text_p50_ms']:.1f} / "
+            f"{m['single_text_p99_ms']:.1f} ms | {m['cold_start_ms'] / 1000:.2f} s | {m['peak_memory_mb']:.0f} MB "
             f"| {m['max_abs_diff']:.1e} | {m['label_flip_rate']:.2%} |"
         )
     return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""A bundle as a classifier, on ONNX Runtime or OpenVINO: neither torch nor transformers is imported here."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from finsight.adapters import onnx_graph, openvino_graph
+from finsight.adapters.onnx_graph import Run
+from finsight.bundle import Manifest, read_bundle
+from finsight.environment import cores, quiet
+from finsight.errors import ArtifactError
+from finsight.modeling.batching import batches, collate
+
+BATCH_TOKENS = 512  # what a layer makes of more leaves a core's cache
+WINDOW = 1024  # texts that are sorted by length together
+AHEAD = 2  # windows that are tokenised before they are computed
+
+# The first word of a format is its runtime, the second the precision.
+_RUNTIMES = {"onnx": onnx_graph, "openvino": openvino_graph}
+
+
+def runs_here(name: str) -> bool:
+    """Whether a format's runtime is installed and the processor has its precision."""
+    runtime, precision = name.split("-", 1)
+    return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_here(precision)
+
+
+class BundleClassifier:
+    """Scores with one format of a bundle, which is checked from end to end first.
+
+    :param graph: a format of the bundle; its first when None.
+    :param threads: cores to use; all that this process may by default.
+    """
+
+    def __init__(self, bundle: Path, graph: str | None = None, threads: int | None = None) -> None:
+        quiet()  # ONNX Runtime reports usage from its first import on, and this class is used from Python directly too
+        self.manifest: Manifest = read_bundle(bundle)
+        """What the bundle says of itself."""
+        self.format = graph or next(iter(self.manifest.graphs))
+        if self.format not in self.manifest.graphs:
+            raise ArtifactError(f"{bundle}: no format {self.format!r}; the bundle has {', '.join(self.manifest.graphs)}")
+        self._threads = threads or cores()
+        self._path = bundle / self.manifest.graphs[self.format]
+        self._tokenizer = Tokenizer.from_file(str(bundle / self.manifest.tokenizer))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.manifest.max_length)
+        self._open: dict[int, Run] = {}
+        self._opening = threading.Lock()
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """See :class:`finsight.ports.Classifier`."""
+        return self.manifest.labels
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See :class:`finsight.ports.Classifier`; divided by the bundle's temperature."""
+        out = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        first = self._encode(texts[:WINDOW])
+        if len(texts) <= WINDOW and len(batches(_lengths(first), BATCH_TOKENS)) <= 1:
+            for work in self._work(first, out, self._runner(1)):
+                work()
+        else:
+            self._many(texts, first, out, self._runner(self._threads))
+        out /= np.float32(self.manifest.temperature)
+        return out
+
+    def _many(self, texts: Sequence[str], first: list[NDArray[np.int32]], out: NDArray[np.float32], run: Run) -> None:
+        """A batch a core at a time; a window of texts is tokenised while those before it are computed."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            waiting: deque[list[Future[None]]] = deque()
+            for start in range(0, len(texts), WINDOW):
+                ids = self._encode(texts[start : start + WINDOW]) if start else first
+                waiting.append([pool.submit(work) for work in self._work(ids, out[start:], run)])
+                while len(waiting) > AHEAD:
+                    _finish(waiting.popleft())
+            while waiting:
+                _finish(waiting.popleft())
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        return [np.asarray(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def _work(self, ids: list[NDArray[np.int32]], out: NDArray[np.float32], run: Run) -> list[Callable[[], None]]:
+        """One piece of work a batch: its rows of ``out`` (n, k) are filled."""
+
+        def one(rows: NDArray[np.int64]) -> Callable[[], None]:
+            def work() -> None:
+                out[rows] = run(*collate([ids[i] for i in rows], self.manifest.pad_id))  # (b, k)
+
+            return work
+
+        return [one(rows) for rows in batches(_lengths(ids), BATCH_TOKENS)]
+
+    def _runner(self, at_once: int) -> Run:
+        """The graph, opened for so many calls at a time when it is first needed: one text wants all cores, many a core each."""
+        with self._opening:
+            if at_once not in self._open:
+                runtime, precision = self.format.split("-", 1)
+                self._open[at_once] = _RUNTIMES[runtime].load(self._path, precision, self._threads, at_once)
+            return self._open[at_once]
+
+
+def _lengths(ids: list[NDArray[np.int32]]) -> NDArray[np.int64]:
+    return np.array([len(row) for row in ids], dtype=np.int64)
+
+
+def _finish(works: list[Future[None]]) -> None:
+    for work in works:
+        work.result()  # raises what the work raised

@@ -1,0 +1,68 @@
+"""The files of a bundle: its tokenizer, and a graph for each wanted format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from finsight.files import full_disk_is_oserror
+from finsight.modeling.batching import batches, collate
+from finsight.modeling.graph import export_onnx
+from finsight.modeling.quantization import Batch, fuse, halve, quantize_blocks, quantize_dynamic, quantize_static
+from finsight.params.export import ExportParams, Format
+
+TOKENIZER = "tokenizer.json"
+FILES: dict[Format, str] = {
+    "onnx-fp32": "model.fp32.onnx",
+    "openvino-fp32": "model.fp32.onnx",
+    "openvino-bf16": "model.fp32.onnx",
+    "onnx-fused": "model.fused.onnx",
+    "onnx-fp16": "model.fp16.onnx",
+    "onnx-int8": "model.int8.onnx",
+    "onnx-int8-dynamic": "model.int8-dynamic.onnx",
+    "onnx-int8-static": "model.int8-static.onnx",
+    "openvino-int8": "model.int8-static.onnx",
+}
+
+
+def write_graphs(model: PreTrainedModel, params: ExportParams, calibration: Sequence[Batch], folder: Path) -> dict[str, str]:
+    """Write the wanted graphs; format → file name. The fp32 graph is the source of the others, so it is always made.
+
+    :param calibration: training rows for static int8.
+    """
+    wanted = {FILES[name] for name in params.formats}
+    fp32 = folder / FILES["onnx-fp32"]
+    export_onnx(model, fp32, params.opset)
+    config = model.config
+    makers: dict[str, Callable[[Path], None]] = {
+        "model.fused.onnx": lambda target: fuse(fp32, target, config.num_attention_heads, config.hidden_size),
+        "model.fp16.onnx": lambda target: halve(fp32, target),
+        "model.int8.onnx": lambda target: quantize_blocks(fp32, target),
+        "model.int8-dynamic.onnx": lambda target: quantize_dynamic(fp32, target),
+        "model.int8-static.onnx": lambda target: quantize_static(fp32, target, calibration),
+    }
+    for file, make in makers.items():
+        if file in wanted:
+            make(folder / file)
+    if fp32.name not in wanted:
+        fp32.unlink()
+    return {name: FILES[name] for name in params.formats}
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the plain serialisation of the fast tokenizer: with it alone a bundle runs without transformers."""
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    with full_disk_is_oserror():
+        tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+
+
+def calibration_batches(ids: Sequence[NDArray[np.int32]], rows: int, pad_id: int) -> list[Batch]:
+    """``rows`` token id rows, evenly from all, in batches of like length."""
+    picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(rows, len(ids))).astype(int))]
+    lengths = np.array([len(row) for row in picked], dtype=np.int64)
+    return [collate([picked[i] for i in part], pad_id) for part in batches(lengths, 1024)]

@@ -1,0 +1,76 @@
+"""With which of its formats a bundle predicts on this host. Needs tokenizers, numpy and one runtime alone: no params.yaml, no torch.
+
+A format is taken, in this order: the one that the caller names; the one that ``FINSIGHT_FORMAT`` pins; the one that was the fastest when
+this host was measured (``finsight fastest``, or the first large ``finsight score``); the bundle's first, which is its reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
+from finsight.bundle import MANIFEST, read_bundle
+from finsight.environment import cache_folder, cores, wanted_format
+from finsight.errors import ArtifactError
+from finsight.files import read_json, write_json
+from finsight.pipeline.fastest import Fastest, fastest
+from finsight.pipeline.predict import Model
+
+
+def classifier(bundle: Path, graph: str | None = None) -> BundleClassifier:
+    """One format of a bundle: the named one, or else as this module says.
+
+    :raises ArtifactError: when the bundle is not what it says, or lacks the format.
+    """
+    return BundleClassifier(bundle, graph or wanted_format() or known(bundle))
+
+
+def model(bundle: Path, graph: str | None = None) -> Model:
+    """A bundle to predict with."""
+    opened = classifier(bundle, graph)
+    return Model(opened, opened.manifest.polarity, opened.manifest.abstain_below, opened.format)
+
+
+def measure(bundle: Path) -> Fastest:
+    """Find out which format is the fastest here and keep the answer in the user's cache."""
+    manifest = read_bundle(bundle)
+    reference = next(iter(manifest.graphs))
+    if not runs_here(reference):
+        raise ArtifactError(f"{bundle}: {reference}, its reference, can't be run on this host; install its runtime")
+    names = [name for name in manifest.graphs if runs_here(name)]
+    found = fastest(lambda name: BundleClassifier(bundle, name), names, manifest.limits)
+    write_json(_kept(bundle), asdict(found))
+    return found
+
+
+def known(bundle: Path) -> str | None:
+    """The fastest format of a bundle where it has been measured on this host with these libraries."""
+    try:
+        named = read_json(_kept(bundle), "finsight fastest").get("format")
+    except (ArtifactError, OSError):  # not measured, or the bundle is not there, which whoever opens it says
+        return None
+    return named if isinstance(named, str) else None
+
+
+def _kept(bundle: Path) -> Path:
+    """A file for each bundle (its manifest names all other digests), processor and version of a runtime."""
+    parts = [hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(), platform.machine(), _processor(), str(cores())]
+    for name in ("onnxruntime", "openvino"):
+        try:
+            parts.append(version(name))
+        except PackageNotFoundError:
+            parts.append("")
+    return cache_folder() / "fastest" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.json"
+
+
+def _processor() -> str:
+    """Its model and what it can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

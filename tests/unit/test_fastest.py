@@ -1,0 +1,80 @@
+"""The format that predicts: the one that is named, pinned, measured as the fastest here, or the reference, in this order."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Project
+from finsight import load, runtime
+from finsight.errors import ArtifactError
+from finsight.pipeline.fastest import PROBE, fastest
+
+
+class Timed:
+    """Answers alike, after a while; ``shift`` moves its answers away from the others'."""
+
+    labels = ("a", "b")
+
+    def __init__(self, seconds: float, shift: float = 0.0) -> None:
+        self.seconds, self.shift = seconds, shift
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        time.sleep(self.seconds)
+        return np.array([[len(text) % 7 - 3 + self.shift, 0.0] for text in texts], dtype=np.float32)
+
+
+def test_the_fastest_that_keeps_its_limits_is_taken() -> None:
+    formats = {"reference": Timed(0.03), "quick": Timed(0.01), "quickest but wrong": Timed(0.0, shift=4.0), "slow": Timed(0.06)}
+    limits = {name: {"max_abs_diff": 0.1, "label_flip_rate": 0.02} for name in formats}
+    found = fastest(formats.__getitem__, list(formats), limits)
+    assert found.format == "quick"
+    assert list(found.rates) == ["reference", "quick", "slow"]
+    assert found.rates["quick"] > found.rates["reference"] > found.rates["slow"]
+    assert "max_abs_diff is" in found.refused["quickest but wrong"]
+
+
+def test_a_slower_format_is_never_taken_before_the_reference() -> None:
+    formats = {"reference": Timed(0.0), "other": Timed(0.02)}
+    assert fastest(formats.__getitem__, list(formats), {"other": {"max_abs_diff": 1.0, "label_flip_rate": 1.0}}).format == "reference"
+
+
+def test_the_texts_have_many_lengths() -> None:
+    assert len(PROBE) == 64
+    assert len({len(text.split()) for text in PROBE}) > 20
+
+
+def test_named_before_pinned_before_measured_before_the_first(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = finished.root / "models/bundle"
+    monkeypatch.setenv("FINSIGHT_CACHE", str(tmp_path))
+    monkeypatch.delenv("FINSIGHT_FORMAT", raising=False)
+    assert load(bundle).format == "onnx-fp32"
+    found = runtime.measure(bundle)
+    (kept,) = (tmp_path / "fastest").iterdir()
+    assert json.loads(kept.read_text())["format"] == found.format
+    assert set(found.rates) | set(found.refused) >= {"onnx-fp32", "onnx-int8", "openvino-fp32"}
+    kept.write_text(json.dumps({"format": "openvino-fp32"}))
+    assert load(bundle).format == "openvino-fp32"
+    monkeypatch.setenv("FINSIGHT_FORMAT", "onnx-int8")
+    assert load(bundle).format == "onnx-int8"
+    assert load(bundle, "onnx-fp32").format == "onnx-fp32"
+    monkeypatch.setenv("FINSIGHT_FORMAT", "fastest")
+    assert load(bundle).format == "openvino-fp32"
+
+
+def test_a_damaged_answer_is_measured_anew_and_an_unknown_pin_is_named(
+    finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = finished.root / "models/bundle"
+    monkeypatch.setenv("FINSIGHT_CACHE", str(tmp_path))
+    monkeypatch.delenv("FINSIGHT_FORMAT", raising=False)
+    runtime.measure(bundle)
+    (kept,) = (tmp_path / "fastest").iterdir()
+    kept.write_text("{")
+    assert runtime.known(bundle) is None
+    monkeypatch.setenv("FINSIGHT_FORMAT", "onnx-fp64")
+    with pytest.raises(ArtifactError, match="no format 'onnx-fp64'; the bundle has onnx-fp32, onnx-int8"):
+        load(bundle)
