@@ -28,6 +28,7 @@ from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1
 from finsight.environment import quiet
 from finsight.params.corpora import PhraseBankCorpus, TableCorpus
 from finsight.params.file import Params
+from finsight.params.train import PruneParams
 from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.train import train
@@ -64,6 +65,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "distilled from mpnet (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"variants": 3}},
     "distilled from 3 mpnets (7 of 13 levels frozen)": TAUGHT | {"distillation": HALF | {"seeds": 3}},
     "distilled from 3 mpnets (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"seeds": 3, "variants": 3}},
+    "2 of 6 layers dropped": {"prune": {"layers": 2}},
+    "half the heads": {"prune": {"heads": 0.5}},
+    "half the feed-forward width": {"prune": {"feed_forward": 0.5}},
+    "half the weights zero": {"prune": {"magnitude": 0.5}},
     "mpnet": BASE,
     "mpnet, 7 of 13 levels frozen": BASE | {"frozen_layers": 7},
 }
@@ -144,15 +149,16 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
 
 
 def changed(params: Params, changes: dict[str, Any]) -> dict[str, Any]:
-    """The keys of ``train`` with a row's changes, those of ``distillation`` key by key."""
+    """The keys of ``train`` with a row's changes, those of ``distillation`` and ``prune`` key by key."""
     before = params.train.model_dump()
-    return before | changes | {"distillation": before["distillation"] | changes.get("distillation", {})}
+    return before | changes | {section: before[section] | changes.get(section, {}) for section in ("distillation", "prune")}
 
 
 def recipe(changes: dict[str, Any]) -> str:
     """The digest of what a run's outcome depends on in params.yaml."""
     params = bootstrap.load_params()
     unheard = {"seed", "save_every", "launch", "device", "threads"} | (set() if changes.get("teacher") else {"distillation"})
+    unheard |= set() if PruneParams.model_validate(changed(params, changes)["prune"]).on else {"prune"}
     train = {key: value for key, value in changed(params, changes).items() if key not in unheard}
     return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
 

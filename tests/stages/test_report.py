@@ -93,6 +93,18 @@ def test_what_a_reader_must_not_miss_is_red(finished: Project, reports: Path) ->
     assert "**has seen the test corpus** (phrasebank)" in card
 
 
+def test_what_pruning_cost_is_said(finished: Project, reports: Path) -> None:
+    assert 'id="pruned"' not in written(finished, reports)[0]
+    cost = {"before": 0.812, "pruned": 0.534, "recovered": 0.798}
+    parts = {"layers": 2, "heads_of_a_layer": 6, "neurons_of_a_layer": 512, "zeros_in_the_layers": 1_230_000}
+    sizes = {"parameters_before": 22_713_216, "parameters_after": 15_210_000, "best_epoch": 1, "epochs": 2}
+    change(reports / "train.json", prune=parts | sizes | {f"validation_macro_f1_{name}": value for name, value in cost.items()})
+    page, card = written(finished, reports)
+    assert "from 22.7 to 15.2 million parameters (2 layers; of each other one 6 heads and 512 neurons; 1.2 million weights" in page
+    assert "0.812 before, 0.534 after, 0.798 when epoch 1 of 2 had recovered it" in page
+    assert "pruned from 22.7 to 15.2 million parameters" in card
+
+
 def test_a_model_that_never_reaches_the_wanted_precision_has_no_threshold(finished: Project, reports: Path) -> None:
     path = reports / "metrics.json"
     content = json.loads(path.read_text())

@@ -238,6 +238,37 @@ def test_a_teacher_without_further_texts(prepared: Project, copy_of: Callable[[P
     assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["teacher 1", "train"]
 
 
+def test_a_pruned_model_recovers_and_its_cost_is_reported(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    alone = trained(project)
+    assert "prune" not in alone
+    shares = {"layers": 1, "heads": 0.5, "feed_forward": 0.5, "magnitude": 0.25}
+    project.set(**{f"train__prune__{key}": value for key, value in shares.items()})
+    found = trained(project)
+    pruned = found["prune"]
+    assert pruned["validation_macro_f1_before"] == alone["validation_macro_f1"]
+    assert pruned["validation_macro_f1_recovered"] == found["validation_macro_f1"]
+    assert pruned["parameters_after"] < pruned["parameters_before"]
+    assert (found["best_epoch"], found["epochs"]) == (alone["best_epoch"], alone["epochs"]), "of the training"
+    assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["train", "recovery"]
+    assert [row["epoch"] for row in curves(project)] == [1, 2, 3, 4, 5]
+    config = json.loads((project.root / "models/checkpoint/config.json").read_text())
+    assert (config["num_hidden_layers"], config["intermediate_size"]) == (1, 32)
+    with started(project) as process:
+        wait_for_a_step(project, process, 12)
+        process.kill()
+    assert len(states(project)) == 2, "the recovery's state, and the model that it began with"
+    again = trained(project)
+    assert (again["checkpoint_sha256"], again["prune"]) == (found["checkpoint_sha256"], pruned)
+    assert steps(project)[0]["run"] == "recovery", "the training is not repeated"
+    assert steps(project)[0]["step"] > 10
+    assert [row["epoch"] for row in curves(project)] == [1, 2, 3, 4, 5]
+    project.run("evaluate")
+    project.set(train__prune__heads=0.1)
+    says = "error: train.prune.heads: 0.1 of the 2 heads of a layer are 0, expected 1 to 1"
+    assert project.fail("train") == says
+
+
 TOO_LITTLE = """
 import json, resource, sys
 from pathlib import Path

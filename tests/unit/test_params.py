@@ -57,6 +57,8 @@ def test_the_shipped_file_loads_and_numbers_are_numbers(tmp_path: Path) -> None:
         ("train.epochs", "many", r"train\.epochs: got 'many'; input should be a valid integer"),
         ("train.epochs", "3", r"train\.epochs: got '3'; input should be a valid integer"),
         ("train.epochs", True, r"train\.epochs: got True; input should be a valid integer"),
+        ("train.prune.heads", 1.0, r"train\.prune\.heads: got 1\.0; input should be less than 1"),
+        ("train.prune.layers", -1, r"train\.prune\.layers: got -1; input should be greater than or equal to 0"),
         ("train.epochs", 0, r"train\.epochs: got 0; input should be greater than or equal to 1"),
         ("train.threads", 0, r"train: determinism strict needs a number of threads"),
         ("train.auto_batch", "yes", r"train\.auto_batch: got 'yes'"),
@@ -119,6 +121,13 @@ def test_what_is_frozen_cannot_be_pushed(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.replace("frozen_layers: 0", "frozen_layers: 1").replace("adversarial: 0.0", "adversarial: 0.5"))
     with pytest.raises(ParamsError, match=r"train: adversarial pushes the embeddings, which frozen_layers keeps from learning"):
+        load_params(path)
+
+
+def test_single_zeros_are_not_held_in_divided_matrices(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.replace("sharded: false", "sharded: true").replace("magnitude: 0.0", "magnitude: 0.5"))
+    with pytest.raises(ParamsError, match=r"train: prune\.magnitude holds zeros in whole matrices, which launch\.sharded divides"):
         load_params(path)
 
 

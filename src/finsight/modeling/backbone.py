@@ -8,7 +8,14 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from finsight.errors import ArtifactError
@@ -69,6 +76,17 @@ def load_model(
     return model
 
 
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a folder.
+
+    :raises ArtifactError: when there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except UNREADABLE as error:
+        raise ArtifactError(f"{folder}/config.json: {_one_line(error)}") from None
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a folder.
 
@@ -85,7 +103,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def longest_text(folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
     """The most tokens that a backbone has positions for."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(folder)
     return min(int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from finsight.errors import ArtifactError
 from finsight.files import atomic_folder, full_disk_is_oserror
-from finsight.modeling.backbone import UNREADABLE, load_model
+from finsight.modeling.backbone import load_config, load_model
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
@@ -31,9 +31,6 @@ def load_checkpoint(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     """
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no checkpoint there; `dvc repro train` writes it, `dvc pull` fetches it")
-    try:
-        names = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).id2label
-    except UNREADABLE as error:
-        raise ArtifactError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
+    names = load_config(folder).id2label
     labels = [names[i] for i in sorted(names)]
     return load_model(folder, labels).eval(), labels

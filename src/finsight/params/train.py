@@ -35,6 +35,26 @@ class DistillationParams(Section):
     """Altered copies of each training text that the teachers label too."""
 
 
+class PruneParams(Section):
+    """What is taken out of the fitted model, and how it recovers."""
+
+    layers: Annotated[int, Field(ge=0)]
+    """Encoder layers that are dropped, from the top."""
+    heads: Share
+    """Of the attention heads of each layer."""
+    feed_forward: Share
+    """Of the neurons of each layer's feed-forward network."""
+    magnitude: Share
+    """Of the weights of the layers' matrices, which are set to zero and stay so."""
+    epochs: Annotated[int, Field(ge=0)]
+    """Passes over train from which the pruned model recovers; 0: it is kept as it is."""
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is taken out."""
+        return bool(self.layers or self.heads or self.feed_forward or self.magnitude)
+
+
 class LaunchParams(Section):
     """Processes that train together."""
 
@@ -103,6 +123,7 @@ class TrainParams(Section):
     teacher: Name | None
     """A larger backbone, trained first on the same rows, whose probabilities ``backbone`` learns from."""
     distillation: DistillationParams
+    prune: PruneParams
     save_every: Annotated[float, Field(ge=0)]
     """Seconds between two states from which a killed run goes on."""
     launch: LaunchParams
@@ -115,4 +136,8 @@ class TrainParams(Section):
             raise ValueError("auto_batch is for one process: of several, one may have memory left where another has none")
         if self.adversarial and self.frozen_layers:
             raise ValueError("adversarial pushes the embeddings, which frozen_layers keeps from learning; set one of them to 0")
+        if self.prune.magnitude and self.launch.sharded:
+            raise ValueError(
+                "prune.magnitude holds zeros in whole matrices, which launch.sharded divides; set it to 0, or sharded to false"
+            )
         return self

@@ -28,10 +28,22 @@ if TYPE_CHECKING:
     from finsight.ports import Backbone
 
 # Keys of a recipe that do not change what comes of it, but through the data and the backbone, which are asked for themselves.
-NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "save_every", "threads", "launch"}
+NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "prune", "save_every", "threads", "launch"}
 
 # What a CPU says when memory runs out, and CUDA and its libraries where they do not raise the exception for it.
 _FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model that a fit begins with in place of the backbone.
+
+    :param make: a new copy of it.
+    :param digest: tells it from others.
+    """
+
+    make: Callable[[], Any]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -59,26 +71,30 @@ class Fitter:
         name: str,
         restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
         keep: bool = False,
+        start: Start | None = None,
     ) -> tuple[Any, Fitted, TrainParams]:
         """The fitted model, what was measured, and the recipe that fitted into memory.
 
         :param keep: whether the weights stay on this host, for the next fit that would come out the same.
+        :param start: in place of the backbone with a new head.
         """
+        make = start.make if start else lambda: fresh(backbone.folder, self.labels, params, self.hardware.device)
         while True:
             asked = params.model_dump(exclude=NOT_OF_A_FIT)
             content = digest(*data.train.ids, data.targets, data.weights, *data.validation.ids, data.validation.labels)
-            state = self.key(backbone, asked, content)
+            state = self.key(backbone, asked, content, *([start.digest] if start else []))
             keeper = Keeper(self.scratch / f"state-{state}.safetensors", params.save_every)
             self.kept.append(keeper)
             ended = Keeper(self.scratch / f"fitted-{state}.safetensors", 0)
-            if keep and (found := self._again(ended, backbone, params)):
+            if keep and (found := self._again(ended, make)):
+                restored(found[1].epochs)
                 return *found, params
 
             def named(progress: Progress) -> None:
                 for observe in self.observers:
                     observe(replace(progress, name=name))
 
-            model = fresh(backbone.folder, self.labels, params, self.hardware.device)
+            model = make()
             try:
                 fitted = fit(
                     model,
@@ -97,7 +113,7 @@ class Fitter:
                     raise
                 full = error.__class__.__name__
             else:
-                model = self._undivided(model, backbone, params)
+                model = self._undivided(model, make)
                 if keep and self.world.first:
                     ended.save(model.state_dict(), {"epoch": fitted.epoch, "epochs": fitted.epochs})
                 return model, fitted, params
@@ -110,21 +126,21 @@ class Fitter:
                 )
             params = params.model_copy(update={"batch_tokens": half, "accumulation": 2 * params.accumulation})
 
-    def _again(self, ended: Keeper, backbone: Backbone, params: TrainParams) -> tuple[Any, Fitted] | None:
+    def _again(self, ended: Keeper, make: Callable[[], Any]) -> tuple[Any, Fitted] | None:
         """A fit that came to its end on this host before; on several machines all must have it."""
         found = ended.load()
         if any_of(self.world, found is None) or not found:
             return None
         weights, notes = found
-        model = fresh(backbone.folder, self.labels, params, self.hardware.device)
+        model = make()
         model.load_state_dict(weights)
         return model, Fitted(notes["epoch"], notes["epochs"])
 
-    def _undivided(self, model: Any, backbone: Backbone, params: TrainParams) -> Any:
+    def _undivided(self, model: Any, make: Callable[[], Any]) -> Any:
         """The model with all its weights in this process."""
         if not self.world.sharded:
             return model
-        plain = fresh(backbone.folder, self.labels, params, self.hardware.device)
+        plain = make()
         for mine, divided in zip(plain.parameters(), model.parameters(), strict=True):
             mine.data.copy_(whole(divided.data))
         return plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from finsight.modeling.training import Fitted, Observer, Progress
 from finsight.params.train import TrainParams
 from finsight.pipeline.distillation import altered, encode_texts, mixed, teach, teachers_recipe, text_tokenizer
 from finsight.pipeline.fitting import NOT_OF_A_FIT, Fitter, digest
+from finsight.pipeline.pruned import check, prune_and_recover
 from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, read_rows, read_table, write_csv
 
 if TYPE_CHECKING:
@@ -54,12 +55,8 @@ def train(
     :param teacher: the backbone that ``train.teacher`` names.
     :param stop: whether to keep the state and end.
     """
-    tokenised = read_json(prepared / BACKBONE, "dvc repro prepare")
-    if tokenised.get("sha256") != backbone.digest:
-        raise ArtifactError(
-            f"{prepared}: made for a backbone with weights {str(tokenised.get('sha256'))[:12]}…, {backbone.name} now has "
-            f"{backbone.digest[:12]}…; its files have changed: run `dvc repro --force prepare`"
-        )
+    max_length = _prepared_for(backbone, prepared)
+    check(backbone, params)
     sweep(scratch)
     strict = params.determinism == "strict"
     device = resolve_device(params.device)
@@ -72,26 +69,27 @@ def train(
         work = Fitter(labels, hardware, scratch, world, observers, stop)
         teachers: list[dict[str, float]] = []
         if teacher:
-            data, teachers = _listen(work, prepared, int(tokenised["max_length"]), data, params, teacher)
-        history: list[Mapping[str, float]] = []
-
-        def follow(progress: Progress) -> None:
-            if progress.metrics:
-                history.append(progress.metrics)
-                write_csv(curves, history)
-                write_json(report, {"epoch": progress.epoch, **_plain(progress.metrics)})
-
-        work = replace(work, observers=[follow, *observers])
-        model, fitted, used = work.fit(backbone, data, params, "", history.extend)
+            data, teachers = _listen(work, prepared, max_length, data, params, teacher)
+        followed = _Followed(report, curves)
+        work = replace(work, observers=[followed, *observers])
+        keep = params.prune.on and params.prune.epochs > 0  # a recovery that is killed must not wait for the training again
+        model, fitted, used = work.fit(backbone, data, params, "", followed.restored, keep=keep)
+        found = None
+        if params.prune.on:
+            followed.before = len(fitted.epochs)
+            found = prune_and_recover(work, backbone, data, used, model, fitted, followed.restored)
+            model = found.model
         seconds = time.monotonic() - started
         content = {
             **_measured(fitted, used, hardware),
+            **(_plain(found.metrics) if found else {}),
             "rows": len(data.train),
             "processes": world.size,
             "seconds": round(seconds, 1),
-            "rows_per_second": round(fitted.rows / seconds, 1),
+            "rows_per_second": round((fitted.rows + (found.rows if found else 0)) / seconds, 1),
             "backbone": backbone.about(),
             "teacher": teacher.about() | {"trained": teachers} if teacher else None,
+            **({"prune": found.report} if found else {}),
         }
         if world.first:
             save_checkpoint(model, prepared / TOKENIZER, checkpoint)
@@ -99,6 +97,41 @@ def train(
             write_json(report, content)
             work.clear()
     return content
+
+
+def _prepared_for(backbone: Backbone, prepared: Path) -> int:
+    """The most tokens of a prepared text, if the tokens are those of the backbone."""
+    tokenised = read_json(prepared / BACKBONE, "dvc repro prepare")
+    if tokenised.get("sha256") != backbone.digest:
+        raise ArtifactError(
+            f"{prepared}: made for a backbone with weights {str(tokenised.get('sha256'))[:12]}…, {backbone.name} now has "
+            f"{backbone.digest[:12]}…; its files have changed: run `dvc repro --force prepare`"
+        )
+    return int(tokenised["max_length"])
+
+
+@dataclass
+class _Followed:
+    """An observer that writes the epochs so far, after each one.
+
+    :param before: epochs of the training when the recovery of the pruned model begins, whose epochs are counted on from there.
+    """
+
+    report: Path
+    curves: Path
+    before: int = 0
+    epochs: list[Mapping[str, float]] = field(default_factory=list)
+
+    def __call__(self, progress: Progress) -> None:
+        """Write the epoch, if it has ended."""
+        if progress.metrics:
+            self.restored([progress.metrics])
+            write_csv(self.curves, self.epochs)
+            write_json(self.report, {"epoch": self.before + progress.epoch, **_plain(progress.metrics)})
+
+    def restored(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Add epochs that nobody needs to be told of."""
+        self.epochs += [{**metrics, "epoch": self.before + metrics["epoch"]} for metrics in epochs]
 
 
 def _measured(fitted: Fitted, used: TrainParams, hardware: Hardware) -> dict[str, Any]:
