@@ -10,8 +10,9 @@ from finsight.command import PATH, edge
 @click.command(help=__doc__)
 @click.option("--checkpoint", type=PATH, required=True, help="Folder of the fine-tuned model.")
 @click.option("--train", type=PATH, required=True, help="Parquet file of the training rows, on which static int8 measures its ranges.")
+@click.option("--validation", type=PATH, required=True, help="Parquet file of the validation rows, whose tokens count as used.")
 @click.option("--test", type=PATH, required=True, help="Parquet file of the test rows.")
-@click.option("--metrics", type=PATH, required=True, help="JSON file of the checkpoint's metrics.")
+@click.option("--metrics", "metrics_report", type=PATH, required=True, help="JSON file of the checkpoint's metrics.")
 @click.option("--prepare", "prepare_report", type=PATH, required=True, help="JSON file of prepare, which names the backbone.")
 @click.option("--bundle", type=PATH, required=True, help="Folder to write: graphs, tokenizer, bundle.json.")
 @click.option("--torchscript", type=PATH, required=True, help="Folder to write: the TorchScript program, where it is wanted.")
@@ -23,7 +24,7 @@ def main(report: Path, bundle: Path, torchscript: Path, torch_export: Path, **so
     from finsight.pipeline.export import Sources, export
 
     params = bootstrap.load_params()
-    read = Sources(sources["checkpoint"], sources["train"], sources["test"], sources["prepare_report"], sources["metrics"])
+    read = Sources(**sources)
     licenses = {name: params.corpora[name].license for name in params.ingest.corpora}
     facts = {"max_length": params.prepare.max_length, "polarity": params.polarity, "licenses": licenses}
     checkpoint = bootstrap.checkpoint_classifier(read.checkpoint, params)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from finsight.bundle import SCHEMA_VERSION, Manifest, bundle_digest, file_digests, write_manifest
@@ -16,10 +17,13 @@ from finsight.files import atomic_folder, full_disk_is_oserror, read_json, write
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.checkpoint import load_checkpoint
 from finsight.modeling.graph import export_programs
+from finsight.modeling.quantization import Batch
+from finsight.modeling.units import remove_zero_heads
+from finsight.modeling.vocabulary import trim_embeddings, trim_tokenizer
 from finsight.params.export import ExportParams
-from finsight.pipeline.graphs import TOKENIZER, calibration_batches, write_graphs, write_tokenizer
+from finsight.pipeline.graphs import TOKENIZER, calibration_batches, plain_tokenizer, used_tokens, write_graphs
 from finsight.pipeline.parity import Reference, differences, gated, reference, speed
-from finsight.pipeline.tables import read_rows
+from finsight.pipeline.tables import read_rows, read_table
 
 if TYPE_CHECKING:
     from finsight.ports import Classifier
@@ -31,6 +35,7 @@ class Sources:
 
     checkpoint: Path
     train: Path
+    validation: Path
     test: Path
     prepare_report: Path
     metrics_report: Path
@@ -67,12 +72,13 @@ def export(
     :raises GateError: when the first format is outside its limits; ``bundle`` is left as it was then.
     """
     model, labels = load_checkpoint(sources.checkpoint)
-    tokenizer = load_tokenizer(sources.checkpoint)
+    model = remove_zero_heads(model)
     metrics = read_json(sources.metrics_report, "dvc repro evaluate")
     expected = reference(checkpoint, sources.test, metrics["calibration"]["temperature"])
     with atomic_folder(bundle) as partial, full_disk_is_oserror():
-        graphs = _write(model, tokenizer, sources.train, params, partial)
-        manifest = _manifest(sources, metrics, params, facts, labels, int(tokenizer.pad_token_id), graphs, partial)
+        model, pad_id, calibration = _vocabulary(model, load_tokenizer(sources.checkpoint), sources, params, partial)
+        graphs = write_graphs(model, params, calibration, partial)
+        manifest = _manifest(sources, metrics, params, facts, labels, pad_id, graphs, partial)
         write_manifest(partial, manifest)
         content = _measure(partial, manifest, runtimes, expected, params)
         required = params.formats[0]
@@ -88,11 +94,23 @@ def export(
     return content
 
 
-def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, train: Path, params: ExportParams, folder: Path) -> dict[str, str]:
-    """The graphs and the tokenizer; format → file."""
-    ids = read_rows(train)[0].ids
-    write_tokenizer(tokenizer, folder)
-    return write_graphs(model, params, calibration_batches(ids, params.calibration_rows, int(tokenizer.pad_token_id)), folder)
+def _vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sources: Sources, params: ExportParams, folder: Path
+) -> tuple[PreTrainedModel, int, list[Batch]]:
+    """Write the tokenizer, of all tokens or of those that the corpora use; the model, padding token and calibration rows that go with it.
+
+    Test rows don't count among the texts that use a token, so that the gates see what a text costs that was not asked.
+    """
+    plain, pad_id = plain_tokenizer(tokenizer), int(tokenizer.pad_token_id)
+    ids = read_rows(sources.train)[0].ids
+    if params.vocabulary == "corpora":
+        texts = [text for path in (sources.train, sources.validation) for text in read_table(path, ["text"])["text"].to_pylist()]
+        plain, kept = trim_tokenizer(plain, used_tokens(plain, texts))
+        model, pad_id = trim_embeddings(model, kept), int(np.searchsorted(kept, pad_id))
+        ids = [np.searchsorted(kept, row).astype(np.int32) for row in ids]
+    with full_disk_is_oserror():
+        (folder / TOKENIZER).write_text(plain, encoding="utf-8")
+    return model, pad_id, calibration_batches(ids, params.calibration_rows, pad_id)
 
 
 def _manifest(

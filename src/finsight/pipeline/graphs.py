@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from finsight.files import full_disk_is_oserror
 from finsight.modeling.batching import batches, collate
 from finsight.modeling.graph import export_onnx
 from finsight.modeling.quantization import Batch, fuse, halve, quantize_blocks, quantize_dynamic, quantize_static
@@ -53,12 +53,16 @@ def write_graphs(model: PreTrainedModel, params: ExportParams, calibration: Sequ
     return {name: FILES[name] for name in params.formats}
 
 
-def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the plain serialisation of the fast tokenizer: with it alone a bundle runs without transformers."""
+def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The plain serialisation of the fast tokenizer: with it alone a bundle runs without transformers."""
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
-    with full_disk_is_oserror():
-        tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    return str(tokenizer.backend_tokenizer.to_str(pretty=True))
+
+
+def used_tokens(definition: str, texts: Sequence[str]) -> set[int]:
+    """The tokens of whole texts: where one is cut, a token may have lost its end."""
+    return {token for encoding in Tokenizer.from_str(definition).encode_batch_fast(list(texts)) for token in encoding.ids}
 
 
 def calibration_batches(ids: Sequence[NDArray[np.int32]], rows: int, pad_id: int) -> list[Batch]:
