@@ -57,7 +57,7 @@ def compare(sizes: list[int], found: dict[int, tuple[float, float]]) -> list[dic
 @click.command(help=__doc__)
 @click.option("--rows", "sizes", type=int, multiple=True, default=(1_000, 10_000), show_default=True, help="May be repeated.")
 @click.option("--bundle", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path("models/bundle"), show_default=True)
-@click.option("--graph", help="Format of the bundle; its first by default.")
+@click.option("--graph", help="Format of the bundle; the one that predicts here by default.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
 def main(sizes: tuple[int, ...], bundle: Path, graph: str | None, json_path: Path | None) -> None:
     started, held = min(measure(1, bundle, graph) for _ in range(3))

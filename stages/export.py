@@ -9,7 +9,7 @@ from finsight.command import PATH, edge
 
 @click.command(help=__doc__)
 @click.option("--checkpoint", type=PATH, required=True, help="Folder of the fine-tuned model.")
-@click.option("--train", type=PATH, required=True, help="Parquet file of the training rows, on which static int8 measures its ranges.")
+@click.option("--train", type=PATH, required=True, help="Parquet file of the training rows, on which int8 measures what layers get.")
 @click.option("--validation", type=PATH, required=True, help="Parquet file of the validation rows, whose tokens count as used.")
 @click.option("--test", type=PATH, required=True, help="Parquet file of the test rows.")
 @click.option("--metrics", "metrics_report", type=PATH, required=True, help="JSON file of the checkpoint's metrics.")

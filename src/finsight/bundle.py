@@ -91,6 +91,8 @@ def _problem(content: dict[str, Any]) -> str | None:
             return f"{name}: missing, expected {expected}"
         if not fits(content[name]):
             return f"{name}: got {content[name]!r}, expected {expected}"
+    if content["limits"].keys() != content["graphs"].keys():
+        return f"limits: got those of {sorted(content['limits'])}, expected those of {sorted(content['graphs'])}"
     return None
 
 

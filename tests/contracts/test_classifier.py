@@ -140,5 +140,5 @@ print(*{{module.split(".")[0] for module in sys.modules}} & set(packages_distrib
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # What Python's environments import at start, and what OpenVINO's own package does where it is there.
-    unasked = {"_distutils_hack"} | ({"openvino_telemetry", "onnx", "packaging"} if runtime == "openvino" else set())
+    unasked = {"_distutils_hack"} | ({"onnx", "packaging"} if runtime == "openvino" else set())
     assert set(done.stdout.split()) - unasked <= {"finsight", "numpy", "tokenizers", runtime}

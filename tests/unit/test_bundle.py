@@ -79,6 +79,7 @@ def test_a_changed_manifest_changes_the_digest(bundle: Path) -> None:
         (lambda m: m.update(temperature=0), "temperature: got 0, expected a number above 0"),
         (lambda m: m.update(pad_id="0"), "pad_id: got '0', expected a token id"),
         (lambda m: m["limits"].update({"onnx-fp32": {"max_abs_diff": "x"}}), "limits: got .*, expected numbers by format"),
+        (lambda m: m["limits"].pop("onnx-int8"), r"limits: got those of .*, expected those of \['onnx-fp32', 'onnx-int8'"),
         (lambda m: m["files"].update({"../evil": "0" * 64}), "'../evil' leaves the bundle's folder"),
         (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "'/etc/passwd' leaves the bundle's folder"),
         (lambda m: m["files"].update({"evil.pkl": "0" * 64}), "'evil.pkl' is neither a graph nor the tokenizer"),

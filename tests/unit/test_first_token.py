@@ -14,6 +14,7 @@ from conftest import LABELS
 from finsight.modeling.backbone import load_model
 from finsight.modeling.first_token import read_first_token_only
 from finsight.modeling.graph import export_onnx
+from finsight.modeling.int8_rows import quantize_rows
 from finsight.modeling.quantization import fuse, halve, quantize_blocks, quantize_dynamic, quantize_static
 
 
@@ -30,7 +31,9 @@ def ask(path: Path, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(["logits"], {"input_ids": tokens, "attention_mask": mask})[0])
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize(
+    "name", [name if name in ("bert", "roberta", "mpnet") else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
+)
 def test_every_familys_graphs_are_the_model(name: str, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -45,13 +48,14 @@ def test_every_familys_graphs_are_the_model(name: str, tmp_path: Path) -> None:
         with torch.no_grad():
             expected = model(input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask)).logits.numpy()
         np.testing.assert_allclose(ask(graph, tokens, mask), expected, atol=1e-5)
-    fuse(graph, tmp_path / "fused.onnx", 2, 32)
+    fuse(graph, tmp_path / "fused.onnx")
     np.testing.assert_allclose(ask(tmp_path / "fused.onnx", tokens, mask), expected, atol=1e-5)
     reduced = {
         "fp16": halve,
         "blocks": quantize_blocks,
         "dynamic": quantize_dynamic,
         "static": lambda source, target: quantize_static(source, target, [batch(4, 20), batch(4, 50)]),
+        "rows": lambda source, target: quantize_rows(source, target, [batch(4, 20), batch(4, 50)]),
     }
     for kind, make in reduced.items():
         make(graph, tmp_path / f"{kind}.onnx")

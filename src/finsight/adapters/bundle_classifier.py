@@ -47,6 +47,8 @@ class BundleClassifier:
         self.format = graph or next(iter(self.manifest.graphs))
         if self.format not in self.manifest.graphs:
             raise ArtifactError(f"{bundle}: no format {self.format!r}; the bundle has {', '.join(self.manifest.graphs)}")
+        if not runs_here(self.format):
+            raise ArtifactError(f"{bundle}: {self.format} can't be computed here, for want of its runtime or of a processor with it")
         self._threads = threads or cores()
         self._path = bundle / self.manifest.graphs[self.format]
         self._tokenizer = Tokenizer.from_file(str(bundle / self.manifest.tokenizer))

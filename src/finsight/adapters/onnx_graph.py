@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ def load(path: Path, _: str, threads: int, at_once: int) -> Run:
     :param at_once: calls that will run at the same time; the cores are divided among them.
     :raises ArtifactError: when ONNX Runtime can't read the file.
     """
-    import onnxruntime as ort
-
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise ArtifactError("ONNX Runtime is not installed: `pip install onnxruntime`, or choose an openvino-… format") from None
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = max(1, threads // at_once)
@@ -36,12 +39,15 @@ def load(path: Path, _: str, threads: int, at_once: int) -> Run:
         raise ArtifactError(f"{path}: ONNX Runtime can't read it: {' '.join(str(error).split())[:200]}; export again") from None
 
     def run(tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(["logits"], {"input_ids": tokens, "attention_mask": mask})[0]
+        try:
+            logits: NDArray[np.float32] = session.run(["logits"], {"input_ids": tokens, "attention_mask": mask})[0]
+        except Exception as error:  # noqa: BLE001  (likewise)
+            raise ArtifactError(f"{path}: ONNX Runtime can't compute it: {' '.join(str(error).split())[:200]}") from None
         return logits
 
     return run
 
 
 def runs_here(_: str) -> bool:
-    """Whether this processor computes in a precision: ONNX Runtime has kernels for all of ours."""
-    return True
+    """Whether ONNX Runtime is installed; it has kernels for all precisions on all processors."""
+    return find_spec("onnxruntime") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -18,10 +19,19 @@ INSTALL = "pip install openvino"
 
 @cache
 def _core() -> Any:
+    # Importing the package imports its converter, which reports that to a server whatever DO_NOT_TRACK says; where the reporter can't be
+    # imported it goes on without.
+    reporter = "openvino_telemetry"
+    kept = sys.modules.get(reporter)
+    sys.modules[reporter] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError:
         raise ArtifactError(f"OpenVINO is not installed: `{INSTALL}`, or choose an onnx-… format") from None
+    finally:
+        del sys.modules[reporter]
+        if kept:
+            sys.modules[reporter] = kept
     return openvino.Core()
 
 
@@ -47,7 +57,10 @@ def load(path: Path, precision: str, threads: int, at_once: int) -> Run:
     def run(tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        found = own.request.infer({"input_ids": tokens, "attention_mask": mask}, share_inputs=True)
+        try:
+            found = own.request.infer({"input_ids": tokens, "attention_mask": mask}, share_inputs=True)
+        except RuntimeError as error:
+            raise ArtifactError(f"{path}: OpenVINO can't compute it: {' '.join(str(error).split())[:200]}") from None
         return np.array(found["logits"], dtype=np.float32)
 
     return run

@@ -20,7 +20,8 @@ def quantize_blocks(source: Path, target: Path) -> None:
     """Write ``source`` with 8-bit weights: matrices in blocks of 128 that share a scale, embeddings by row.
 
     Activations are rounded by the same blocks as they come. One scale for a whole activation tensor, as ONNX Runtime's dynamic
-    quantisation has it, is 1.8 times as fast and flips 4–5 % of the labels: docs/adr/0003-int8-by-blocks.md has the measurements.
+    quantisation has it, is 1.8 times as fast and flips 4–5 % of the labels: docs/adr/0003-int8-by-blocks.md has the measurements, and
+    docs/adr/0012-formats-and-runtimes.md what came after it.
     """
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # takes a second to import
 
@@ -28,7 +29,7 @@ def quantize_blocks(source: Path, target: Path) -> None:
         quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=8, block_size=128, is_symmetric=True, accuracy_level=4)
         quantizer.process()
     proto = quantizer.model.model
-    _quantize_embeddings(proto.graph)
+    quantize_embeddings(proto.graph)
     write_graph(proto, target)
 
 
@@ -44,7 +45,7 @@ def quantize_dynamic(source: Path, target: Path) -> None:
         made = Path(folder) / "made.onnx"
         quantize_dynamic(source, made, ["MatMul"], weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
         proto = onnx.load(made)
-    _quantize_embeddings(proto.graph)
+    quantize_embeddings(proto.graph)
     write_graph(proto, target)
 
 
@@ -76,7 +77,7 @@ def quantize_static(source: Path, target: Path, batches: Sequence[Batch]) -> Non
             extra_options={"MatMulConstBOnly": True},
         )
         proto = onnx.load(made)
-    _quantize_embeddings(proto.graph)
+    quantize_embeddings(proto.graph)
     write_graph(proto, target)
 
 
@@ -89,23 +90,20 @@ def halve(source: Path, target: Path) -> None:
     write_graph(proto, target)
 
 
-def fuse(source: Path, target: Path, heads: int, width: int) -> None:
+def fuse(source: Path, target: Path) -> None:
     """Write ``source`` with ONNX Runtime's own operators in place of the patterns that they compute (normalisation, GELU, attention).
 
-    :param heads: attention heads of a layer.
-    :param width: numbers of a token between layers.
+    How many heads there are it finds in the graph: pruned layers have fewer than the model's configuration says.
     """
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
     with silence():
-        found = optimize_model(
-            str(source), "bert", num_heads=heads, hidden_size=width, opt_level=0, optimization_options=FusionOptions("bert")
-        )
+        found = optimize_model(str(source), "bert", opt_level=0, optimization_options=FusionOptions("bert"))
     write_graph(found.model, target)
 
 
-def _quantize_embeddings(graph: onnx.GraphProto) -> None:
+def quantize_embeddings(graph: onnx.GraphProto) -> None:
     """Store each float table that ``Gather`` reads as int8 rows (n, d) with a scale a row (n, 1), multiplied after the look-up."""
     tables = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2}
     nodes: list[onnx.NodeProto] = []

@@ -13,6 +13,7 @@ Format = Literal[
     "onnx-fused",
     "onnx-fp16",
     "onnx-int8",
+    "onnx-int8-blocks",
     "onnx-int8-dynamic",
     "onnx-int8-static",
     "openvino-fp32",
@@ -56,7 +57,7 @@ class ExportParams(Section):
     opset: Annotated[int, Field(ge=18, le=23)]
     vocabulary: Literal["full", "corpora"]
     calibration_rows: Annotated[int, Field(ge=8)]
-    """Training rows on which static int8 measures its ranges."""
+    """Training rows on which int8 measures what layers get."""
     programs: list[Program]
     gates: GateParams
 

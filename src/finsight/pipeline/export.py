@@ -82,6 +82,8 @@ def export(
         write_manifest(partial, manifest)
         content = _measure(partial, manifest, runtimes, expected, params)
         required = params.formats[0]
+        if required in content["not_run"]:
+            raise ArtifactError(f"{bundle}: not written: {required}, the first of export.formats, can't be run here; put another one first")
         if required in content["left_out"]:
             raise GateError(
                 f"{bundle}: not written, since on the {len(expected.texts)} test rows {required}: {content['left_out'][required]}; "
@@ -152,11 +154,11 @@ def _measure(folder: Path, manifest: Manifest, runtimes: Runtimes, expected: Ref
     not_run: dict[str, str] = {}
     for name, file in manifest.graphs.items():
         if not runtimes.here(name):
-            not_run[name] = "this host has not what it takes; a host that has holds it to its limits before it uses it"
+            not_run[name] = "this host has not what it takes; `finsight fastest` holds it to its limits on one that has"
             continue
         try:
             classifier = runtimes.open(folder, name)
-            found: dict[str, Any] = differences(classifier, expected)
+            found: dict[str, Any] = differences(classifier, expected) | dict(runtimes.cold_start(folder, name))
         except ArtifactError as unreadable:
             left_out[name] = str(unreadable)
             continue
@@ -164,8 +166,7 @@ def _measure(folder: Path, manifest: Manifest, runtimes: Runtimes, expected: Ref
         if problems := list(outside(asked, params.gates.of(name).model_dump())):
             left_out[name] = "; ".join(problems)
             continue
-        found |= speed(classifier, expected.texts) | dict(runtimes.cold_start(folder, name))
-        formats[name] = found | {"bytes": (folder / file).stat().st_size}
+        formats[name] = found | speed(classifier, expected.texts) | {"bytes": (folder / file).stat().st_size}
     return {"formats": formats, "left_out": left_out, "not_run": not_run}
 
 

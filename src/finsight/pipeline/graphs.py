@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from finsight.modeling.batching import batches, collate
 from finsight.modeling.graph import export_onnx
+from finsight.modeling.int8_rows import quantize_rows
 from finsight.modeling.quantization import Batch, fuse, halve, quantize_blocks, quantize_dynamic, quantize_static
 from finsight.params.export import ExportParams, Format
 
@@ -23,6 +24,7 @@ FILES: dict[Format, str] = {
     "onnx-fused": "model.fused.onnx",
     "onnx-fp16": "model.fp16.onnx",
     "onnx-int8": "model.int8.onnx",
+    "onnx-int8-blocks": "model.int8-blocks.onnx",
     "onnx-int8-dynamic": "model.int8-dynamic.onnx",
     "onnx-int8-static": "model.int8-static.onnx",
     "openvino-int8": "model.int8-static.onnx",
@@ -32,16 +34,16 @@ FILES: dict[Format, str] = {
 def write_graphs(model: PreTrainedModel, params: ExportParams, calibration: Sequence[Batch], folder: Path) -> dict[str, str]:
     """Write the wanted graphs; format → file name. The fp32 graph is the source of the others, so it is always made.
 
-    :param calibration: training rows for static int8.
+    :param calibration: training rows on which int8 measures what layers get.
     """
     wanted = {FILES[name] for name in params.formats}
     fp32 = folder / FILES["onnx-fp32"]
     export_onnx(model, fp32, params.opset)
-    config = model.config
     makers: dict[str, Callable[[Path], None]] = {
-        "model.fused.onnx": lambda target: fuse(fp32, target, config.num_attention_heads, config.hidden_size),
+        "model.fused.onnx": lambda target: fuse(fp32, target),
         "model.fp16.onnx": lambda target: halve(fp32, target),
-        "model.int8.onnx": lambda target: quantize_blocks(fp32, target),
+        "model.int8.onnx": lambda target: quantize_rows(fp32, target, calibration),
+        "model.int8-blocks.onnx": lambda target: quantize_blocks(fp32, target),
         "model.int8-dynamic.onnx": lambda target: quantize_dynamic(fp32, target),
         "model.int8-static.onnx": lambda target: quantize_static(fp32, target, calibration),
     }
