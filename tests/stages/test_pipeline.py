@@ -15,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
 from conftest import LABELS, REPO, STAGES, Project, starter_rows, write_csv
+from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
 from finsight.bundle import read_bundle
+from finsight.errors import ArtifactError
 from finsight.pipeline.tables import read_tokens
 
 PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
@@ -116,7 +119,6 @@ def test_slices_and_mistakes_are_of_the_predictions(finished: Project) -> None:
 
 
 def test_the_temperature_goes_from_validation_into_the_bundle(finished: Project) -> None:
-    from finsight.adapters.bundle_classifier import BundleClassifier
     from finsight.adapters.torch_classifier import TorchClassifier
     from finsight.domain.calibration import temperature
     from finsight.domain.metrics import softmax
@@ -375,6 +377,33 @@ def test_another_format_outside_its_limits_is_left_out_with_the_reason(finished:
     assert "at most 1e-09 is allowed" in report["left_out"]["onnx-int8"]
     assert list(read_bundle(project.root / "models/bundle").graphs) == ["onnx-fp32"]
     assert not (project.root / "models/bundle/model.int8.onnx").exists()
+
+
+def test_a_trimmed_vocabulary_answers_as_before_to_texts_that_it_was_made_from(
+    finished: Project, copy_of: Callable[[Project], Project]
+) -> None:
+    project = copy_of(finished)
+    whole = (project.root / "models/bundle/model.fp32.onnx").stat().st_size
+    loose = {"max_abs_diff": 1.0, "label_flip_rate": 1.0, "macro_f1_loss": 1.0}
+    project.set(export__vocabulary="corpora", export__gates__fp32=loose, export__formats=["onnx-fp32"])
+    project.run("export")
+    bundle = project.root / "models/bundle"
+    assert (bundle / "model.fp32.onnx").stat().st_size < whole
+    tokens, before = (json.loads((p / "tokenizer.json").read_text())["model"]["vocab"] for p in (bundle, finished.root / "models/bundle"))
+    assert len(tokens) < len(before)
+    texts = pq.read_table(project.root / "data/prepared/train.parquet", columns=["text"])["text"].to_pylist()
+    ours, theirs = (BundleClassifier(p.root / "models/bundle", "onnx-fp32").logits(texts) for p in (project, finished))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    BundleClassifier(bundle, "onnx-fp32").logits(["Zyxomma quoxified the 🙂 thrubbing", "הרווח"])
+
+
+@pytest.mark.skipif(runs_here("openvino-bf16"), reason="this processor has bfloat16")
+def test_a_required_format_that_this_host_cannot_compute_is_refused(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.set(export__formats=["openvino-bf16", "onnx-fp32"])
+    assert "openvino-bf16, the first of export.formats, can't be run here; put another one first" in project.fail("export")
+    with pytest.raises(ArtifactError, match="openvino-bf16 can't be computed here"):
+        BundleClassifier(project.root / "models/bundle", "openvino-bf16")
 
 
 def test_a_users_own_labels_go_all_the_way(make_project: Callable[[str], Project]) -> None:

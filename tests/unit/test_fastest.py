@@ -37,6 +37,27 @@ def test_the_fastest_that_keeps_its_limits_is_taken() -> None:
     assert "max_abs_diff is" in found.refused["quickest but wrong"]
 
 
+@pytest.mark.parametrize(("flips", "rate", "kept"), [(0, 0.0, True), (1, 0.0, False), (3, 0.02, True), (5, 0.02, False), (64, 1.0, True)])
+def test_few_flips_among_few_texts_are_no_proof(flips: int, rate: float, kept: bool) -> None:
+    """With a share of 0.02, three flips or more of 64 have a chance of 0.14, five or more of 0.0093 (scipy.stats.binom.sf)."""
+
+    class Flipping:
+        labels = ("a", "b")
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def logits(self, texts: Sequence[str]) -> np.ndarray:
+            sign = np.where(np.arange(len(texts)) < self.number, -1.0, 1.0)
+            return np.stack([0.1 * sign, 0 * sign], axis=1).astype(np.float32)
+
+    formats = {"reference": Flipping(0), "other": Flipping(flips)}
+    found = fastest(formats.__getitem__, list(formats), {"other": {"max_abs_diff": 0.5, "label_flip_rate": rate}})
+    assert ("other" in found.rates) is kept
+    if not kept:
+        assert found.refused["other"] == f"{flips} of 64 labels flip, a share of {rate:g} is allowed"
+
+
 def test_a_slower_format_is_never_taken_before_the_reference() -> None:
     formats = {"reference": Timed(0.0), "other": Timed(0.02)}
     assert fastest(formats.__getitem__, list(formats), {"other": {"max_abs_diff": 1.0, "label_flip_rate": 1.0}}).format == "reference"
