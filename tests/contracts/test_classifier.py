@@ -127,7 +127,7 @@ def test_a_missing_checkpoint_says_what_writes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("onnx-fp32", "onnxruntime"), ("openvino-fp32", "openvino")])
-def test_predicting_imports_tokenizers_numpy_and_one_runtime_alone(name: str, runtime: str, finished: Project) -> None:
+def test_predicting_imports_tokenizers_numpy_and_one_runtime_alone(name: str, runtime: str, everything: Project) -> None:
     import subprocess
     import sys
 
@@ -135,7 +135,7 @@ def test_predicting_imports_tokenizers_numpy_and_one_runtime_alone(name: str, ru
 import sys
 from importlib.metadata import packages_distributions
 from finsight import load
-load({str(finished.root / "models/bundle")!r}, {name!r}).predict(["Profit rose"])
+load({str(everything.root / "models/bundle")!r}, {name!r}).predict(["Profit rose"])
 print(*{{module.split(".")[0] for module in sys.modules}} & set(packages_distributions()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,7 +23,6 @@ from ruamel.yaml import YAML
 from conftest import LABELS, REPO, STAGES, Project, starter_rows, write_csv
 from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
 from finsight.bundle import read_bundle
-from finsight.errors import ArtifactError
 from finsight.pipeline.tables import read_tokens
 
 PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
@@ -402,8 +401,6 @@ def test_a_required_format_that_this_host_cannot_compute_is_refused(finished: Pr
     project = copy_of(finished)
     project.set(export__formats=["openvino-bf16", "onnx-fp32"])
     assert "openvino-bf16, the first of export.formats, can't be run here; put another one first" in project.fail("export")
-    with pytest.raises(ArtifactError, match="openvino-bf16 can't be computed here"):
-        BundleClassifier(project.root / "models/bundle", "openvino-bf16")
 
 
 def test_a_users_own_labels_go_all_the_way(make_project: Callable[[str], Project]) -> None:

@@ -28,8 +28,10 @@ def test_predicting_leaves_no_telemetry_store(finished: Project, tmp_path: Path)
     code = f"""
 from pathlib import Path
 from finsight.adapters.bundle_classifier import BundleClassifier
-for name in ("onnx-fp32", "openvino-fp32"):
-    BundleClassifier(Path({str(finished.root / "models/bundle")!r}), name).logits(["Profit rose"])
+from finsight.adapters import openvino_graph
+bundle = Path({str(finished.root / "models/bundle")!r})
+BundleClassifier(bundle, "onnx-fp32").logits(["Profit rose"])
+openvino_graph.load(bundle / "model.fp32.onnx", "fp32", 1, 1)
 """
     heard = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     kept = {k: v for k, v in os.environ.items() if k not in heard}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finsight.errors import ArtifactError
 
+PATIENCE = 120  # seconds
 TEXT = "Net profit rose to EUR 13.1 mn from EUR 8.7 mn in the same period a year earlier."
 
 
@@ -19,7 +20,11 @@ def measure(bundle: Path, name: str) -> dict[str, float]:
     :raises ArtifactError: when the process fails.
     """
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", __name__, str(bundle), name], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", __name__, str(bundle), name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(f"{bundle}: {name} gave no prediction in a new process within {PATIENCE} seconds") from None
     seconds = time.perf_counter() - started
     if done.returncode:
         raise ArtifactError(f"{bundle}: {name} can't be loaded in a new process: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
