@@ -369,8 +369,7 @@ def test_a_required_format_that_is_not_the_checkpoint_stops_the_export(finished:
 def test_another_format_outside_its_limits_is_left_out_with_the_reason(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
     project.set(export__gates__reduced__max_abs_diff=1e-9, export__formats=["onnx-fp32", "onnx-int8"])
-    said = project.run("export")
-    assert "onnx-int8: left out of the bundle, since max_abs_diff is" in said
+    project.run("export")
     report = project.json("export.json")
     assert list(report["formats"]) == ["onnx-fp32"]
     assert "at most 1e-09 is allowed" in report["left_out"]["onnx-int8"]
