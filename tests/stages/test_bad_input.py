@@ -204,16 +204,18 @@ def test_each_ends_in_one_line_and_leaves_nothing_half_written(
     LINES[what] = f"| {what} | `{stage}` | {generic(line, project).replace('|', chr(92) + '|')} |"
 
 
-@pytest.mark.parametrize(("stage", "folder"), [("ingest", "data/raw"), ("prepare", "full"), ("train", "models"), ("export", "full")])
+@pytest.mark.parametrize(
+    ("stage", "output"), [("ingest", "data/raw"), ("prepare", "data/prepared"), ("train", "models"), ("export", "models/bundle")]
+)
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
-    stage: str, folder: str, finished: Project, copy_of: Callable[[Project], Project]
+    stage: str, output: str, finished: Project, copy_of: Callable[[Project], Project]
 ) -> None:
     """On a real, small file system: a namespace of the test's own may mount one."""
     project = copy_of(finished)
-    command = project.command(stage)
-    if folder == "full":  # what these read must stay visible
-        command = [part.replace("models/bundle", "full/bundle").replace("data/prepared", "full/prepared") for part in command]
-        command = [part.replace("full/prepared/test", "data/prepared/test") for part in command]
+    command, folder = project.command(stage), output
+    if stage in ("prepare", "export"):  # what these read lies beside what they write, and must stay visible
+        folder = "full"
+        command = [part.replace(output, f"full/{Path(output).name}") for part in command]
     (project.root / folder).mkdir(exist_ok=True)
     script = 'mount -t tmpfs -o size=16k tmpfs "$0" && "$@"; code=$?; ls -A "$0" >listing; exit $code'
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, folder]
