@@ -26,7 +26,12 @@ def classifier(bundle: Path, graph: str | None = None) -> BundleClassifier:
 
     :raises ArtifactError: when the bundle is not what it says, or lacks the format.
     """
-    return BundleClassifier(bundle, graph or wanted_format() or known(bundle))
+    return BundleClassifier(bundle, choice(bundle, graph))
+
+
+def choice(bundle: Path, graph: str | None = None) -> str | None:
+    """The named format, the pinned one, or the one that is known to be the fastest here; None where nothing is known."""
+    return graph or wanted_format() or _known(bundle)
 
 
 def model(bundle: Path, graph: str | None = None) -> Model:
@@ -47,7 +52,7 @@ def measure(bundle: Path) -> Fastest:
     return found
 
 
-def known(bundle: Path) -> str | None:
+def _known(bundle: Path) -> str | None:
     """The fastest format of a bundle where it has been measured on this host with these libraries."""
     try:
         named = read_json(_kept(bundle), "finsight fastest").get("format")

@@ -95,7 +95,7 @@ def test_a_damaged_answer_is_measured_anew_and_an_unknown_pin_is_named(
     runtime.measure(bundle)
     (kept,) = (tmp_path / "fastest").iterdir()
     kept.write_text("{")
-    assert runtime.known(bundle) is None
+    assert runtime.choice(bundle) is None
     monkeypatch.setenv("FINSIGHT_FORMAT", "onnx-fp64")
     with pytest.raises(ArtifactError, match="no format 'onnx-fp64'; the bundle has onnx-fp32, onnx-int8"):
         load(bundle)

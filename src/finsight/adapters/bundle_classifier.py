@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,10 @@ from finsight.modeling.batching import batches, collate
 BATCH_TOKENS = 512  # what a layer makes of more leaves a core's cache
 WINDOW = 1024  # texts that are sorted by length together
 AHEAD = 2  # windows that are tokenised before they are computed
+CORE_BYTES = 32 * 2**20  # of a graph: one text through less of it takes another core longer to wake up for than to compute
+
+Batch = tuple[NDArray[np.int64], list[NDArray[np.int32]]]
+"""Numbers of rows (b,), and the token ids of each."""
 
 # The first word of a format is its runtime, the second the precision.
 _RUNTIMES = {"onnx": onnx_graph, "openvino": openvino_graph}
@@ -65,52 +69,47 @@ class BundleClassifier:
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See :class:`finsight.ports.Classifier`; divided by the bundle's temperature."""
         out = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        first = self._encode(texts[:WINDOW])
-        if len(texts) <= WINDOW and len(batches(_lengths(first), BATCH_TOKENS)) <= 1:
-            for work in self._work(first, out, self._runner(1)):
-                work()
+        first = self._batches(texts[:WINDOW])
+        if len(texts) <= WINDOW and len(first) <= 1:
+            run = self._runner(1)
+            for batch in first:
+                self._fill(out, batch, run)
         else:
             self._many(texts, first, out, self._runner(self._threads))
         out /= np.float32(self.manifest.temperature)
         return out
 
-    def _many(self, texts: Sequence[str], first: list[NDArray[np.int32]], out: NDArray[np.float32], run: Run) -> None:
+    def _many(self, texts: Sequence[str], first: list[Batch], out: NDArray[np.float32], run: Run) -> None:
         """A batch a core at a time; a window of texts is tokenised while those before it are computed."""
         with ThreadPoolExecutor(self._threads) as pool:
             waiting: deque[list[Future[None]]] = deque()
             for start in range(0, len(texts), WINDOW):
-                ids = self._encode(texts[start : start + WINDOW]) if start else first
-                waiting.append([pool.submit(work) for work in self._work(ids, out[start:], run)])
+                found = self._batches(texts[start : start + WINDOW]) if start else first
+                waiting.append([pool.submit(self._fill, out[start:], batch, run) for batch in found])
                 while len(waiting) > AHEAD:
                     _finish(waiting.popleft())
             while waiting:
                 _finish(waiting.popleft())
 
-    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        return [np.asarray(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(list(texts))]
+    def _batches(self, texts: Sequence[str]) -> list[Batch]:
+        ids = [np.asarray(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(list(texts))]
+        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        return [(rows, [ids[i] for i in rows]) for rows in batches(lengths, BATCH_TOKENS)]
 
-    def _work(self, ids: list[NDArray[np.int32]], out: NDArray[np.float32], run: Run) -> list[Callable[[], None]]:
-        """One piece of work a batch: its rows of ``out`` (n, k) are filled."""
-
-        def one(rows: NDArray[np.int64]) -> Callable[[], None]:
-            def work() -> None:
-                out[rows] = run(*collate([ids[i] for i in rows], self.manifest.pad_id))  # (b, k)
-
-            return work
-
-        return [one(rows) for rows in batches(_lengths(ids), BATCH_TOKENS)]
+    def _fill(self, out: NDArray[np.float32], batch: Batch, run: Run) -> None:
+        rows, ids = batch
+        out[rows] = run(*collate(ids, self.manifest.pad_id))  # (b, k)
 
     def _runner(self, at_once: int) -> Run:
-        """The graph, opened for so many calls at a time when it is first needed: one text wants all cores, many a core each."""
+        """The graph, opened for so many calls at a time when it is first needed: many texts want a core each, one wants as many as it is
+        worth.
+        """
         with self._opening:
             if at_once not in self._open:
                 runtime, precision = self.format.split("-", 1)
-                self._open[at_once] = _RUNTIMES[runtime].load(self._path, precision, self._threads, at_once)
+                worth = max(1, self._path.stat().st_size // CORE_BYTES) if at_once == 1 else self._threads
+                self._open[at_once] = _RUNTIMES[runtime].load(self._path, precision, min(self._threads, worth), at_once)
             return self._open[at_once]
-
-
-def _lengths(ids: list[NDArray[np.int32]]) -> NDArray[np.int64]:
-    return np.array([len(row) for row in ids], dtype=np.int64)
 
 
 def _finish(works: list[Future[None]]) -> None:

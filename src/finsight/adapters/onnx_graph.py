@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,19 +34,23 @@ def load(path: Path, _: str, threads: int, at_once: int) -> Run:
     # A thread that waits for work by spinning is some per cent faster where no other process wants the core, and slower by orders of
     # magnitude where one does.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
+    with _one_line(path, "read", "; export again"):
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  (ONNX Runtime's own classes have no common base but this)
-        raise ArtifactError(f"{path}: ONNX Runtime can't read it: {' '.join(str(error).split())[:200]}; export again") from None
 
     def run(tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        try:
+        with _one_line(path, "compute"):
             logits: NDArray[np.float32] = session.run(["logits"], {"input_ids": tokens, "attention_mask": mask})[0]
-        except Exception as error:  # noqa: BLE001  (likewise)
-            raise ArtifactError(f"{path}: ONNX Runtime can't compute it: {' '.join(str(error).split())[:200]}") from None
-        return logits
+            return logits
 
     return run
+
+
+@contextmanager
+def _one_line(path: Path, what: str, remedy: str = "") -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (ONNX Runtime's own classes have no common base but this)
+        raise ArtifactError(f"{path}: ONNX Runtime can't {what} it: {' '.join(str(error).split())[:200]}{remedy}") from None
 
 
 def runs_here(_: str) -> bool:

@@ -68,10 +68,9 @@ def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None
     from finsight import runtime
     from finsight.adapters.progress import row_bars
     from finsight.bundle import bundle_digest
-    from finsight.environment import wanted_format
     from finsight.pipeline.score import score
 
-    if not (graph or wanted_format() or runtime.known(bundle)) and source.is_file() and source.stat().st_size > _LARGE:
+    if source.is_file() and source.stat().st_size > _LARGE and not runtime.choice(bundle, graph):
         click.secho("measuring once which format is the fastest on this host …", fg="cyan", err=True)
         runtime.measure(bundle)
     model = runtime.model(bundle, graph)

@@ -19,9 +19,7 @@ from finsight.modeling.graph import write_graph
 from finsight.modeling.quantization import Batch, quantize_embeddings
 from finsight.modeling.rounding import round_weights
 
-# Weights use 7 of the 8 bits: on processors without VNNI the sums of 16-bit pairs overflow otherwise, and a bundle has to give the same
-# answers on both.
-WEIGHT, ACTIVATION, ZERO = 63, 127, 128
+WEIGHT, ACTIVATION, ZERO = 63, 127, 128  # 7 bits, 8 and 8: see quantization.py, which has the reason
 HELD = 2**26  # numbers of moments that are held at a time: half a gigabyte
 
 

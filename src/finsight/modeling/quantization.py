@@ -36,8 +36,8 @@ def quantize_blocks(source: Path, target: Path) -> None:
 def quantize_dynamic(source: Path, target: Path) -> None:
     """Write ``source`` with 8-bit matrices, a scale a column; each activation tensor gets one scale as it comes.
 
-    Weights use 7 of the 8 bits: on processors without VNNI the sums of 16-bit pairs overflow otherwise, and a bundle has to give the
-    same answers on both.
+    Weights use 7 of the 8 bits, as in the other formats with integer products: on processors without VNNI the sums of 16-bit pairs overflow
+    otherwise, and a bundle has to give the same answers on both.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
