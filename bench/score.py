@@ -131,6 +131,13 @@ def compare(name: str, peer: str, found: dict[str, Found]) -> list[dict[str, Any
     return [dict(zip(("name", "peer", "ours", "theirs", "unit", "ratio"), row, strict=True)) for row in rows]
 
 
+def tokens(definition: Path) -> int:
+    """How many there are."""
+    from tokenizers import Tokenizer
+
+    return int(Tokenizer.from_file(str(definition)).get_vocab_size())
+
+
 def run(checkpoint: Path, bundle: Path, texts: dict[str, str], python: Path | None, rounds: int) -> list[dict[str, Any]]:
     """Every format of the bundle beside every peer; the tables are printed."""
     from finsight.adapters.bundle_classifier import runs_here
@@ -142,13 +149,15 @@ def run(checkpoint: Path, bundle: Path, texts: dict[str, str], python: Path | No
     sets = {"sentences": list(texts), "long mix": long_mix(list(texts), longest)}
     with ExitStack() as stack:
         peers = {CHECKPOINT: scorers.transformers_pipeline(checkpoint, longest)}
-        if FP32 in manifest.graphs:
+        # Both feed the checkpoint's tokens to the bundle's graph, which knows others where its vocabulary is trimmed.
+        possible = FP32 in manifest.graphs and tokens(bundle / manifest.tokenizer) == tokens(checkpoint / "tokenizer.json")
+        if possible:
             peers[LOOP] = scorers.onnxruntime_loop(graph, checkpoint, manifest.labels, longest)
             if python:
                 peers[OPTIMUM] = stack.enter_context(scorers.optimum_onnx(python, graph, checkpoint, longest))
         for peer in (LOOP, OPTIMUM):
             if peer not in peers:
-                click.echo(f"{peer}: left out, for want of {'--optimum' if FP32 in manifest.graphs else f'{FP32} in the bundle'}")
+                click.echo(f"{peer}: left out, for want of {'--optimum' if possible else f'{FP32} with all tokens in the bundle'}")
         click.echo(f"{len(sets['sentences'])} sentences, {len(sets['long mix'])} texts in the long mix, {os.cpu_count()} processors")
         found = measure(peers | {name: scorers.ours(bundle, name) for name in here}, sets, rounds)
     points = fidelity(found, list(texts.values()), manifest.labels)

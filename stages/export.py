@@ -36,6 +36,8 @@ def main(report: Path, bundle: Path, torchscript: Path, torch_export: Path, **so
         click.secho(f"{name}: left out of the bundle, since {why}", fg="yellow", err=True)
     for name, why in found["not_run"].items():
         click.secho(f"{name}: not run, since {why}", fg="yellow", err=True)
+    for name, why in found["not_started"].items():
+        click.secho(f"{name}: cold start and memory not measured, since {why}", fg="yellow", err=True)
 
 
 if __name__ == "__main__":

@@ -41,15 +41,21 @@ def model(bundle: Path, graph: str | None = None) -> Model:
 
 
 def measure(bundle: Path) -> Fastest:
-    """Find out which format is the fastest here and keep the answer in the user's cache."""
+    """Find out which format is the fastest here."""
     manifest = read_bundle(bundle)
     reference = next(iter(manifest.graphs))
     if not runs_here(reference):
         raise ArtifactError(f"{bundle}: {reference}, its reference, can't be run on this host; install its runtime")
     names = [name for name in manifest.graphs if runs_here(name)]
-    found = fastest(lambda name: BundleClassifier(bundle, name), names, manifest.limits)
+    return fastest(lambda name: BundleClassifier(bundle, name), names, manifest.limits)
+
+
+def keep(bundle: Path, found: Fastest) -> None:
+    """Predict with what was found from now on: the answer stays in the user's cache.
+
+    :raises OSError: when that can't be written.
+    """
     write_json(_kept(bundle), asdict(found))
-    return found
 
 
 def _known(bundle: Path) -> str | None:

@@ -74,6 +74,7 @@ def test_named_before_pinned_before_measured_before_the_first(finished: Project,
     monkeypatch.delenv("FINSIGHT_FORMAT", raising=False)
     assert load(bundle).format == "onnx-fp32"
     found = runtime.measure(bundle)
+    runtime.keep(bundle, found)
     (kept,) = (tmp_path / "fastest").iterdir()
     assert json.loads(kept.read_text())["format"] == found.format
     assert set(found.rates) | set(found.refused) >= {"onnx-fp32", "onnx-int8"}
@@ -92,7 +93,7 @@ def test_a_damaged_answer_is_measured_anew_and_an_unknown_pin_is_named(
     bundle = finished.root / "models/bundle"
     monkeypatch.setenv("FINSIGHT_CACHE", str(tmp_path))
     monkeypatch.delenv("FINSIGHT_FORMAT", raising=False)
-    runtime.measure(bundle)
+    runtime.keep(bundle, runtime.measure(bundle))
     (kept,) = (tmp_path / "fastest").iterdir()
     kept.write_text("{")
     assert runtime.choice(bundle) is None

@@ -152,8 +152,11 @@ def test_a_prediction_says_whether_it_is_sure() -> None:
         ("in.csv", b"text\n\xff 1\n", "UTF"),
         ("in.jsonl", b'{"text": "x 1"}\n{"text": \n', "in.jsonl:2: not JSON"),
         ("in.jsonl", b'["x 1"]\n', "in.jsonl:1: got a JSON list, expected an object"),
-        ("in.jsonl", b'{"text": "x 1", "n": 1}\n{"text": "x 2", "n": "two"}\n', "'n' has values of several types"),
-        ("in.jsonl", b'{"text": 7}\n', "column 'text' holds int64, expected texts"),
+        ("in.jsonl", b'{"text": "x 1"}\n{"text": 0}\n', "'text' is 0 in a row, expected a text: name another with --text"),
+        ("in.jsonl", b'{"body": "x 1"}\n{"score": 1}\n', "column 'score' is one that is added; rename it"),
+        ("in.jsonl", b'{"body": "x 1"}\n', "no column 'text'; it has body: name one with --text"),
+        ("in.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "in.jsonl:1: not JSON"),
+        ("in.csv", b'te"xt,"' + b"a" * 200_000 + b"\nx 1,2\n", "field larger than field limit"),
         ("in.parquet", b"PAR1", "not a whole Parquet file"),
     ],
 )
@@ -169,9 +172,121 @@ def test_what_can_t_be_scored_is_one_line(tmp_path: Path, name: str, content: by
 
 def test_a_column_that_changes_its_type_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "x 1", "n": 1}\n{"text": "x 2", "n": "two"}\n{"text": "x 3", "more": 1}\n')
-    with pytest.raises(DataError, match=r"column 'n' is int64 in the first rows and string further on; write .jsonl"):
-        score(tmp_path / "in.jsonl", tmp_path / "out.parquet", "text", model(), "d", rows=1)
+    asked = Reads()
+    with pytest.raises(
+        DataError, match=r"in.jsonl: Parquet can't hold its rows \(.*Field n has incompatible types: int64 vs string\); write .jsonl"
+    ):
+        score(tmp_path / "in.jsonl", tmp_path / "out.parquet", "text", model(asked), "d", rows=1)
+    assert not asked.asked, "said before hours are spent"
     score(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "text", model(), "d", rows=1)
     assert [row.get("n") for row in read(tmp_path / "out.jsonl")] == [1, "two", None]
     with pytest.raises(DataError, match=r"can't write .csv; give one of .jsonl, .parquet"):
         score(tmp_path / "in.jsonl", tmp_path / "out.csv", "text", model(), "d")
+
+
+def lines(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_lines_of_json_come_out_as_they_went_in(tmp_path: Path, size: int) -> None:
+    rows = [
+        {"text": "x 1", "n": 1, "deep": {"a": 1}},
+        {"text": "x 2", "n": 0.5, "deep": {"b": [1, True, None]}},
+        {"n": 2**70},
+        {"text": None, "deep": {}},
+        {"text": " "},
+        {"text": "half \ud83d of it 5", "n": float("nan")},
+    ]
+    found = score(lines(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", "text", model(), "d", rows=size)
+    assert (found.rows, found.without_text) == (6, 3)
+    added = ("predicted", "prob_negative", "prob_neutral", "prob_positive", "score")
+    kept = [{name: value for name, value in row.items() if name not in added} for row in read(tmp_path / "out.jsonl")]
+    assert kept == [*rows[:5], rows[5] | {"n": None}], "JSON has no word for what is not a number"
+    assert repr(kept[0]["n"]) == "1"
+    assert "NaN" not in (tmp_path / "out.jsonl").read_text()
+    assert [row["predicted"] for row in read(tmp_path / "out.jsonl")] == ["neutral", "positive", None, None, None, "positive"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_parquet_takes_the_type_that_all_lines_share(tmp_path: Path, size: int) -> None:
+    rows = [{"text": "x 1", "n": 1, "late": None}, {"text": "x 2", "n": 0.5, "late": None}, {"n": None, "late": "word", "never": None}]
+    score(lines(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet", "text", model(), "d", rows=size)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.select(["text", "n", "late", "never"]).to_pydict() == {
+        "text": ["x 1", "x 2", None],
+        "n": [1.0, 0.5, None],
+        "late": [None, None, "word"],
+        "never": [None, None, None],
+    }
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": "x 1", "n": True}, {"text": "x 2", "n": 5}],
+        [{"text": "x 1", "n": 1}, {"text": "x 2", "n": "007"}],
+        [{"text": "x 1", "n": {}}],
+        [{"text": "x 1", "n": 2**70}],
+        [{"text": "x 1", "n": "half \ud83d"}],
+        [{"text": "x 1", "n": 0.5}, {"text": "x 2", "n": 2**60 + 1}],
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100])
+def test_no_value_is_changed_to_fit_into_parquet(tmp_path: Path, rows: list[dict[str, Any]], size: int) -> None:
+    with pytest.raises(DataError, match=r"^[^\n]*in.jsonl: Parquet can't hold its rows [^\n]*; write .jsonl$"):
+        score(lines(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet", "text", model(), "d", rows=size)
+    assert score(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "text", model(), "d", rows=size).rows == len(rows)
+
+
+def test_columns_of_csv_stay_as_they_stand_whatever_the_head_looks_like(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"\xef\xbb\xbf\r\ntext,l,d\r\nx 1,007,1.50\r\n,true,\r\n")
+    found = score(tmp_path / "in.csv", tmp_path / "out.jsonl", "text", model(), "d")
+    assert (found.rows, found.without_text) == (2, 1)
+    assert [(row["text"], row["l"], row["d"]) for row in read(tmp_path / "out.jsonl")] == [("x 1", "007", "1.50"), ("", "true", "")]
+    (tmp_path / "one.csv").write_text("text\nx 1\n\nx 2\n")
+    score(tmp_path / "one.csv", tmp_path / "one.jsonl", "text", model(), "d")
+    assert [row["predicted"] for row in read(tmp_path / "one.jsonl")] == ["neutral", None, "positive"], "an empty line is a row"
+
+
+def test_parquet_of_categories_is_read_and_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array(["x 1", "x 2", "x 1"]).dictionary_encode()}), tmp_path / "in.parquet")
+    score(tmp_path / "in.parquet", tmp_path / "out.parquet", "text", model(), "d", rows=2)
+    assert pq.read_table(tmp_path / "out.parquet")["predicted"].to_pylist() == ["neutral", "positive", "neutral"]
+    pq.write_table(pa.table([["x 1"], [1], [2]], names=["text", "n", "n"]), tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="column 'n' stands twice"):
+        score(tmp_path / "twice.parquet", tmp_path / "out.jsonl", "text", model(), "d")
+
+
+def test_the_folder_of_shards_is_one_run_s_own(tmp_path: Path) -> None:
+    given, target = write(tmp_path / "in.csv", 30), tmp_path / "out.jsonl"
+    parts = tmp_path / "out.jsonl.parts"
+
+    class Meanwhile(Reads):
+        def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if texts and not self.asked:
+                with pytest.raises(DataError, match="another `finsight score` is at it"):
+                    score(write(tmp_path / "other.csv", 3), target, "text", model(), "d")
+            return super().logits(texts)
+
+    assert score(given, target, "text", model(Meanwhile()), "d", rows=10).rows == 30
+    assert [row["text"] for row in read(target)] == texts(30)
+
+    parts.mkdir()
+    (parts / "mine.txt").write_text("precious")
+    with pytest.raises(DataError, match="holds files that no `finsight score` wrote"):
+        score(given, target, "text", model(), "d")
+    assert (parts / "mine.txt").read_text() == "precious"
+    parts.rename(tmp_path / "elsewhere")
+    parts.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link"):
+        score(given, target, "text", model(), "d")
+    with pytest.raises(DataError, match="is the file that is read"):
+        score(write(tmp_path / "same.jsonl", 3), tmp_path / "same.jsonl", "text", model(), "d")
+
+
+def test_progress_knows_how_many_rows_there_are(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    score(write(tmp_path / "in.csv", 25), tmp_path / "out.jsonl", "text", model(), "d", lambda *what: told.append(what), rows=10)
+    assert told == [("read", 10, None), ("read", 10, None), ("read", 5, None), ("scored", 10, 25), ("scored", 10, 25), ("scored", 5, 25)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from tqdm import tqdm
 
@@ -18,15 +18,22 @@ if TYPE_CHECKING:
 EVERY = 0.1 if sys.stderr.isatty() else 10.0
 
 
+class RowProgress(Protocol):
+    """What is done with how many more rows, of how many in all where that is known."""
+
+    def __call__(self, what: str, rows: int, total: int | None = None) -> None:
+        """Move the bar of ``what``."""
+
+
 @contextmanager
-def row_bars() -> Iterator[Callable[[str, int], None]]:
+def row_bars() -> Iterator[RowProgress]:
     """A bar for each kind of work on rows, shown once it has taken a second: ``progress("tokenised", 65536)``."""
     with ExitStack() as bars:
         shown: dict[str, tqdm[Any]] = {}
 
-        def progress(what: str, rows: int) -> None:
+        def progress(what: str, rows: int, total: int | None = None) -> None:
             if what not in shown:
-                shown[what] = bars.enter_context(tqdm(unit=" rows", desc=what, delay=1, dynamic_ncols=True, mininterval=EVERY))
+                shown[what] = bars.enter_context(tqdm(total=total, unit=" rows", desc=what, delay=1, dynamic_ncols=True, mininterval=EVERY))
             shown[what].update(rows)
 
         yield progress

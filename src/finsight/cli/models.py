@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -72,14 +73,17 @@ def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None
 
     if source.is_file() and source.stat().st_size > _LARGE and not runtime.choice(bundle, graph):
         click.secho("measuring once which format is the fastest on this host …", fg="cyan", err=True)
-        runtime.measure(bundle)
+        found = runtime.measure(bundle)
+        with suppress(OSError):  # without a cache it is measured each time
+            runtime.keep(bundle, found)
+        graph = found.format
     model = runtime.model(bundle, graph)
     with row_bars() as progress:
-        found = score(source, target, text, model, f"{bundle_digest(bundle)} {model.format}", lambda rows: progress("scored", rows))
-    gone_on = f", {found.before} of them by an earlier run" if found.before else ""
-    click.echo(f"{target}: {found.rows} rows{gone_on}")
-    if found.without_text:
-        click.secho(f"{found.without_text} rows have no text, and no prediction", fg="yellow", err=True)
+        scored = score(source, target, text, model, f"{bundle_digest(bundle)} {model.format}", progress)
+    gone_on = f", {scored.before} of them by an earlier run" if scored.before else ""
+    click.echo(f"{target}: {scored.rows} rows{gone_on}")
+    if scored.without_text:
+        click.secho(f"{scored.without_text} rows have no text, and no prediction", fg="yellow", err=True)
 
 
 @click.command()
@@ -146,6 +150,7 @@ def fastest(bundle: Path) -> None:
     from finsight import runtime
 
     found = runtime.measure(bundle)
+    runtime.keep(bundle, found)
     for name, rate in sorted(found.rates.items(), key=lambda item: -item[1]):
         click.secho(f"{name:<18}{rate:>10,.0f} texts/s", bold=name == found.format)
     for name, why in found.refused.items():

@@ -114,7 +114,7 @@ def _transpose(node: onnx.NodeProto, axis: int, _: _Shapes) -> list[tuple[int, i
 def _reshape(node: onnx.NodeProto, axis: int, shapes: _Shapes) -> list[tuple[int, int]] | None:
     """Heads split off the last axis or joined to it, batch and token staying where they are."""
     before, after = shapes[node.input[0]], shapes[node.output[0]]
-    if axis != 1 or before is None or after is None:
+    if axis != 1 or before is None or after is None or before[:2] != after[:2] or None in before[:2]:
         return None
     rest = [dims[2:] for dims in (before, after)]
     if not all(isinstance(d, int) and d > 0 for dims in rest for d in dims):

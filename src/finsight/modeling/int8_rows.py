@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from threadpoolctl import threadpool_limits
 
 from finsight.modeling.graph import write_graph
 from finsight.modeling.quantization import Batch, quantize_embeddings
@@ -30,11 +31,12 @@ def quantize_rows(source: Path, target: Path, batches: Sequence[Batch]) -> None:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     products = [node for node in graph.node if _has_constant_weights(node, weights)]
     rounded: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
-    for moments in _moments(model, products, weights, batches):
-        for node in products:
-            if node.input[0] in moments:
-                matrix = numpy_helper.to_array(weights[node.input[1]])
-                rounded[node.input[1]] = round_weights(matrix, moments[node.input[0]], WEIGHT)
+    with threadpool_limits(1, "blas"):  # sums come out alike on any number of cores, and with them the bytes
+        for moments in _moments(model, products, weights, batches):
+            for node in products:
+                if node.input[0] in moments:
+                    matrix = numpy_helper.to_array(weights[node.input[1]])
+                    rounded[node.input[1]] = round_weights(matrix, moments[node.input[0]], WEIGHT)
     _rewrite(graph, products, rounded)
     quantize_embeddings(graph)
     write_graph(model, target)
@@ -60,23 +62,21 @@ def _moments(
 
 def _moments_of(model: onnx.ModelProto, sizes: dict[str, int], batches: Sequence[Batch]) -> dict[str, NDArray[np.float64]]:
     import onnxruntime as ort
-    from threadpoolctl import threadpool_limits
 
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sizes)
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = 1  # sums come out alike on any number of cores, and with them the bytes
+    options.intra_op_num_threads = 1  # for the same reason
     session = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = {name: np.zeros((k, k)) for name, k in sizes.items()}
-    with threadpool_limits(1, "blas"):
-        for tokens, mask in batches:
-            values = session.run(list(sizes), {"input_ids": tokens, "attention_mask": mask})
-            for name, value in zip(sizes, values, strict=True):
-                # Of all tokens, padding left out; some layers see the first token alone, or positions in place of tokens.
-                rows = value[mask.astype(bool)] if value.shape[:2] == mask.shape else value.reshape(-1, value.shape[-1])
-                found[name] += rows.T.astype(np.float64) @ rows
+    for tokens, mask in batches:
+        values = session.run(list(sizes), {"input_ids": tokens, "attention_mask": mask})
+        for name, value in zip(sizes, values, strict=True):
+            # Of all tokens, padding left out; some layers see the first token alone, or positions in place of tokens.
+            rows = value[mask.astype(bool)] if value.shape[:2] == mask.shape else value.reshape(-1, value.shape[-1])
+            found[name] += rows.T.astype(np.float64) @ rows
     return found
 
 

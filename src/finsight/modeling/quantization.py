@@ -98,8 +98,11 @@ def fuse(source: Path, target: Path) -> None:
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
+    options = FusionOptions("bert")
+    # Its fusion of a sum and the normalisation after it reads a bias, which ModernBERT's normalisations don't have.
+    options.enable_skip_layer_norm = all(len(n.input) > 2 for n in onnx.load(source).graph.node if n.op_type == "LayerNormalization")
     with silence():
-        found = optimize_model(str(source), "bert", opt_level=0, optimization_options=FusionOptions("bert"))
+        found = optimize_model(str(source), "bert", opt_level=0, optimization_options=options)
     write_graph(found.model, target)
 
 
@@ -107,16 +110,19 @@ def quantize_embeddings(graph: onnx.GraphProto) -> None:
     """Store each float table that ``Gather`` reads as int8 rows (n, d) with a scale a row (n, 1), multiplied after the look-up."""
     tables = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2}
     nodes: list[onnx.NodeProto] = []
+    stored: set[str] = set()
     for node in graph.node:
         name = node.input[0] if node.op_type == "Gather" else ""
         if name not in tables:
             nodes.append(node)
             continue
-        table = onnx.numpy_helper.to_array(tables[name])
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-        graph.initializer.append(onnx.numpy_helper.from_array(np.rint(table / scale).astype(np.int8), f"{name}_int8"))
-        graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
-        graph.initializer.remove(tables.pop(name))
+        if name not in stored:
+            stored.add(name)
+            table = onnx.numpy_helper.to_array(tables[name])
+            scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+            graph.initializer.append(onnx.numpy_helper.from_array(np.rint(table / scale).astype(np.int8), f"{name}_int8"))
+            graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
+            graph.initializer.remove(tables[name])
         ids, out = node.input[1], node.output[0]
         nodes += [
             onnx.helper.make_node("Gather", [f"{name}_int8", ids], [f"{out}_int8"], axis=0),

@@ -86,7 +86,7 @@ def export(
             raise ArtifactError(f"{bundle}: not written: {required}, the first of export.formats, can't be run here; put another one first")
         if required in content["left_out"]:
             raise GateError(
-                f"{bundle}: not written, since on the {len(expected.texts)} test rows {required}: {content['left_out'][required]}; "
+                f"{bundle}: not written, since {required}, the first of export.formats: {content['left_out'][required]}; "
                 "look for what is wrong with the graph, or change export.gates in params.yaml"
             )
         _keep(partial, manifest, [name for name in graphs if name not in content["left_out"]])
@@ -110,8 +110,7 @@ def _vocabulary(
         plain, kept = trim_tokenizer(plain, used_tokens(plain, texts))
         model, pad_id = trim_embeddings(model, kept), int(np.searchsorted(kept, pad_id))
         ids = [np.searchsorted(kept, row).astype(np.int32) for row in ids]
-    with full_disk_is_oserror():
-        (folder / TOKENIZER).write_text(plain, encoding="utf-8")
+    (folder / TOKENIZER).write_text(plain, encoding="utf-8")
     return model, pad_id, calibration_batches(ids, params.calibration_rows, pad_id)
 
 
@@ -148,26 +147,31 @@ def _manifest(
 
 
 def _measure(folder: Path, manifest: Manifest, runtimes: Runtimes, expected: Reference, params: ExportParams) -> dict[str, Any]:
-    """Each format against the checkpoint: what was measured, what is left out and why, what could not be run here."""
+    """Each format against the checkpoint: what was measured, what is left out, could not be run here or not in a new process, and why."""
     formats: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     not_run: dict[str, str] = {}
+    not_started: dict[str, str] = {}
     for name, file in manifest.graphs.items():
         if not runtimes.here(name):
             not_run[name] = "this host has not what it takes; `finsight fastest` holds it to its limits on one that has"
             continue
         try:
             classifier = runtimes.open(folder, name)
-            found: dict[str, Any] = differences(classifier, expected) | dict(runtimes.cold_start(folder, name))
+            found: dict[str, Any] = differences(classifier, expected)
         except ArtifactError as unreadable:
-            left_out[name] = str(unreadable)
+            left_out[name] = str(unreadable).replace(f"{folder}/", "")
             continue
         asked = gated(found, len(expected.texts), params.gates.macro_f1_rows)
         if problems := list(outside(asked, params.gates.of(name).model_dump())):
-            left_out[name] = "; ".join(problems)
+            left_out[name] = f"on the {len(expected.texts)} test rows {'; '.join(problems)}"
             continue
+        try:
+            found |= runtimes.cold_start(folder, name)
+        except ArtifactError as failed:  # for want of memory or time, which say nothing of the format
+            not_started[name] = str(failed).replace(f"{folder}: ", "")
         formats[name] = found | speed(classifier, expected.texts) | {"bytes": (folder / file).stat().st_size}
-    return {"formats": formats, "left_out": left_out, "not_run": not_run}
+    return {"formats": formats, "left_out": left_out, "not_run": not_run, "not_started": not_started}
 
 
 def _keep(folder: Path, manifest: Manifest, names: list[str]) -> None:

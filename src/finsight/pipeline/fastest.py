@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from finsight.domain.gates import outside
 from finsight.domain.metrics import softmax
+from finsight.errors import ArtifactError
 
 if TYPE_CHECKING:
     from finsight.ports import Classifier
@@ -60,13 +61,19 @@ def fastest(open_format: Callable[[str], Classifier], names: Sequence[str], limi
     :param names: formats that run here; the first is the reference.
     :param limits: of each format; one that exceeds them here is not taken, whatever it was at export.
     """
-    opened = {name: open_format(name) for name in names}
+    opened = {names[0]: open_format(names[0])}
     expected = softmax(opened[names[0]].logits(PROBE))
     refused: dict[str, str] = {}
     for name in names[1:]:
-        if problem := _outside(softmax(opened[name].logits(PROBE)), expected, limits[name]):
+        try:
+            classifier = open_format(name)
+            problem = _outside(softmax(classifier.logits(PROBE)), expected, limits[name])
+        except ArtifactError as unreadable:
+            problem = str(unreadable)
+        if problem:
             refused[name] = problem
-            del opened[name]
+        else:
+            opened[name] = classifier
     best = dict.fromkeys(opened, np.inf)
     for _ in range(ROUNDS):
         for name, classifier in opened.items():

@@ -77,10 +77,15 @@ def as_markdown(found: dict[str, Any]) -> str:
     for name, m in found["export"]["formats"].items():
         lines.append(
             f"| {name} | {m['bytes'] / 1e6:.1f} MB | {m['texts_per_second']:,.0f} | {m['single_text_p50_ms']:.1f} / "
-            f"{m['single_text_p99_ms']:.1f} ms | {m['cold_start_ms'] / 1000:.2f} s | {m['peak_memory_mb']:.0f} MB "
+            f"{m['single_text_p99_ms']:.1f} ms | {_start(m)} "
             f"| {m['max_abs_diff']:.1e} | {m['label_flip_rate']:.2%} |"
         )
     return "\n".join(lines)
+
+
+def _start(m: dict[str, float]) -> str:
+    """Cold start and memory, where a new process could be started."""
+    return f"{m['cold_start_ms'] / 1000:.2f} s | {m['peak_memory_mb']:.0f} MB" if "cold_start_ms" in m else "– | –"
 
 
 def _lead(beaten: dict[str, float]) -> str:

@@ -1,0 +1,149 @@
+"""Scored shards on their way to one file of JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finsight.errors import ArtifactError, DataError
+from finsight.files import read_json, write_json
+from finsight.pipeline.shards import Shard, names
+
+WRITTEN = (".jsonl", ".parquet")
+_OF, _LOCK = "of.json", "lock"  # in a folder of finished shards: what they were made of, and who is at it
+
+
+@contextmanager
+def shard_folder(folder: Path, made_of: Mapping[str, Any]) -> Iterator[None]:
+    """The folder of finished shards, as it was left if they were made of the same, and empty otherwise; one process at a time has it.
+
+    It goes when the block ends well.
+
+    :raises DataError: when another process has it, or it is somebody else's.
+    """
+    if folder.is_symlink():
+        raise DataError(f"{folder}: is a link, and the shards need a folder of their own; remove the link")
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.iterdir()} - {_LOCK}
+    if there and not any(name.startswith(_OF) for name in there):
+        raise DataError(f"{folder}: holds files that no `finsight score` wrote; move them away")
+    with (folder / _LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{folder}: another `finsight score` is at it; let it end, or write to another file") from None
+        if not os.fstat(lock.fileno()).st_nlink:
+            raise DataError(f"{folder}: another `finsight score` has just ended; run the command again if you want to score once more")
+        if not _same(folder, made_of):
+            for path in folder.iterdir():
+                if path.name not in (_OF, _LOCK):
+                    path.unlink()
+            write_json(folder / _OF, made_of)
+        yield
+        shutil.rmtree(folder)
+
+
+def _same(folder: Path, made_of: Mapping[str, Any]) -> bool:
+    try:
+        return read_json(folder / _OF, "finsight score") == made_of
+    except ArtifactError:
+        return False
+
+
+def common_schema(path: Path, shard: Shard, schema: pa.Schema | None) -> pa.Schema:
+    """The types that a shard and those before it have in common; Parquet has one a column.
+
+    :raises DataError: when there is none.
+    """
+    if isinstance(shard, pa.Table):
+        return shard.schema
+    with _fits_parquet(path):
+        here = _table(shard, dict.fromkeys(names(shard))).schema
+        return pa.unify_schemas([schema, here], promote_options="permissive") if schema else here
+
+
+def writable(path: Path, schema: pa.Schema) -> pa.Schema:
+    """The schema with strings where no row has a value.
+
+    :raises DataError: when Parquet can't hold it.
+    """
+    schema = pa.schema([field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema], schema.metadata)
+    with _fits_parquet(path):
+        pq.write_table(schema.empty_table(), BytesIO())
+    return schema
+
+
+def write_shard(path: Path, source: Path, shard: Shard, added: Mapping[str, pa.Array], schema: pa.Schema | None) -> None:
+    """Write the rows of a shard and further columns.
+
+    :param source: where the rows come from, for the message.
+    :param schema: of the rows in Parquet; without one JSON lines are written.
+    :raises DataError: when a row does not fit the schema.
+    """
+    if schema is not None:
+        with _fits_parquet(source):
+            table = shard if isinstance(shard, pa.Table) else _table(shard, {field.name: field.type for field in schema})
+            table = table.cast(schema)
+            for name, values in added.items():
+                table = table.append_column(name, values)
+            pq.write_table(table, path)
+        return
+    rows = shard.to_pylist() if isinstance(shard, pa.Table) else shard
+    further = zip(*(values.to_pylist() for values in added.values()), strict=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(_line(row | dict(zip(added, values, strict=True))) for row, values in zip(rows, further, strict=True))
+
+
+def join_shards(parts: Sequence[Path], path: Path, parquet: bool) -> None:
+    """Write all shards to one file, in their order."""
+    with ExitStack() as files:
+        if parquet:
+            writer = files.enter_context(pq.ParquetWriter(path, pq.read_schema(parts[0])))
+            for part in parts:
+                writer.write_table(pq.read_table(part))
+        else:
+            whole = files.enter_context(path.open("wb"))
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, whole)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType | None]) -> pa.Table:
+    return pa.table({name: pa.array([row.get(name) for row in rows], type_) for name, type_ in types.items()})
+
+
+@contextmanager
+def _fits_parquet(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        what = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: Parquet can't hold its rows ({what}); write .jsonl") from None
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+        line.encode()
+    except ValueError:  # half a character, or a number that JSON has no word for
+        line = json.dumps(_finite(row), default=str)
+    return line + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
