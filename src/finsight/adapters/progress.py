@@ -33,6 +33,8 @@ def row_bars() -> Iterator[RowProgress]:
 
         def progress(what: str, rows: int, total: int | None = None) -> None:
             if what not in shown:
+                for done in shown.values():
+                    done.close()  # two open bars draw over each other where the output is no terminal
                 shown[what] = bars.enter_context(tqdm(total=total, unit=" rows", desc=what, delay=1, dynamic_ncols=True, mininterval=EVERY))
             shown[what].update(rows)
 
