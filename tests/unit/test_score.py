@@ -148,7 +148,7 @@ def test_a_prediction_says_whether_it_is_sure() -> None:
         ("in.csv", b"a,a,text\n1,2,x 1\n", "column 'a' stands twice"),
         ("in.csv", b"body\nx 1\n", "no column 'text'; it has body: name one with --text"),
         ("in.csv", b"text,score\nx 1,2\n", "column 'score' is one that is added; rename it"),
-        ("in.csv", b"text,a\nx 1\n", "Expected 2 columns, got 1"),
+        ("in.csv", b"text,a\nx 1\n", "in.csv:2: expected 2 columns, got 1; mend the line"),
         ("in.csv", b"text\n\xff 1\n", "UTF"),
         ("in.jsonl", b'{"text": "x 1"}\n{"text": \n', "in.jsonl:2: not JSON"),
         ("in.jsonl", b'["x 1"]\n', "in.jsonl:1: got a JSON list, expected an object"),
@@ -156,7 +156,9 @@ def test_a_prediction_says_whether_it_is_sure() -> None:
         ("in.jsonl", b'{"body": "x 1"}\n{"score": 1}\n', "column 'score' is one that is added; rename it"),
         ("in.jsonl", b'{"body": "x 1"}\n', "no column 'text'; it has body: name one with --text"),
         ("in.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "in.jsonl:1: not JSON"),
-        ("in.csv", b'te"xt,"' + b"a" * 200_000 + b"\nx 1,2\n", "field larger than field limit"),
+        ("in.csv", b'a,text\n1,"profit 1\n2,loss 2\n', "in.csv:3: unexpected end of data; mend the quotes"),
+        ("in.csv", b'text,a\n"profit" rises 1,2\n', "in.csv:2: ',' expected after '\"'; mend the quotes"),
+        ("in.jsonl", b"{}\n", "no column 'text'; it has none: name one with --text"),
         ("in.parquet", b"PAR1", "not a whole Parquet file"),
     ],
 )
@@ -227,6 +229,8 @@ def test_parquet_takes_the_type_that_all_lines_share(tmp_path: Path, size: int) 
     [
         [{"text": "x 1", "n": True}, {"text": "x 2", "n": 5}],
         [{"text": "x 1", "n": 1}, {"text": "x 2", "n": "007"}],
+        [{"text": "x 1", "n": 1.5}, {"text": "x 2", "n": True}],
+        [{"text": "x 1", "n": {"deep": [1.5, False]}}],
         [{"text": "x 1", "n": {}}],
         [{"text": "x 1", "n": 2**70}],
         [{"text": "x 1", "n": "half \ud83d"}],
@@ -245,9 +249,64 @@ def test_columns_of_csv_stay_as_they_stand_whatever_the_head_looks_like(tmp_path
     found = score(tmp_path / "in.csv", tmp_path / "out.jsonl", "text", model(), "d")
     assert (found.rows, found.without_text) == (2, 1)
     assert [(row["text"], row["l"], row["d"]) for row in read(tmp_path / "out.jsonl")] == [("x 1", "007", "1.50"), ("", "true", "")]
-    (tmp_path / "one.csv").write_text("text\nx 1\n\nx 2\n")
+    (tmp_path / "one.csv").write_text("\ntext\nx 1\n\nx 2\n")
     score(tmp_path / "one.csv", tmp_path / "one.jsonl", "text", model(), "d")
     assert [row["predicted"] for row in read(tmp_path / "one.jsonl")] == ["neutral", None, "positive"], "an empty line is a row"
+
+
+def test_a_text_of_csv_may_be_as_long_as_a_filing(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(f'text,n\n"{"word " * 500_000}1",5" nails\n')
+    score(tmp_path / "in.csv", tmp_path / "out.parquet", "text", model(), "d")
+    assert [(len(row["text"]), row["n"]) for row in read(tmp_path / "out.parquet")] == [(2_500_001, '5" nails')]
+
+
+def test_parquet_that_arrow_reads_and_python_does_not_is_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x 1"], "day": pa.array([2932897], pa.date32())}), tmp_path / "late.parquet")
+    with pytest.raises(DataError, match=r"JSON can't hold its rows \(.*\); write .parquet"):
+        score(tmp_path / "late.parquet", tmp_path / "out.jsonl", "text", model(), "d")
+    assert score(tmp_path / "late.parquet", tmp_path / "out.parquet", "text", model(), "d").rows == 1
+    broken = pa.StringArray.from_buffers(1, pa.py_buffer(b"\x00\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"\xff1"))
+    pq.write_table(pa.table({"text": broken}), tmp_path / "broken.parquet")
+    for target in ("out.jsonl", "out.parquet"):
+        with pytest.raises(DataError, match="not a whole Parquet file .*UTF8"):
+            score(tmp_path / "broken.parquet", tmp_path / target, "text", model(), "d")
+    pairs = pa.array([[("a", float("nan")), ("b", 1.0)]], pa.map_(pa.string(), pa.float64()))
+    pq.write_table(pa.table({"text": ["x 1"], "pairs": pairs}), tmp_path / "pairs.parquet")
+    score(tmp_path / "pairs.parquet", tmp_path / "pairs.jsonl", "text", model(), "d")
+    assert read(tmp_path / "pairs.jsonl")[0]["pairs"] == [["a", None], ["b", 1.0]]
+
+
+def test_a_name_with_a_colon_is_a_file_and_a_folder_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"when": ["x 1"] * 5}), "in.parquet")
+    assert score(Path("in.parquet"), Path("s3:10.parquet"), "when", model(), "d", rows=2).rows == 5
+    Path("in.parquet").rename("s3:in.parquet")
+    assert score(Path("s3:in.parquet"), Path("s3:10.jsonl"), "when", model(), "d", rows=2).rows == 5
+    assert [row["when"] for row in read(Path("s3:10.jsonl"))] == ["x 1"] * 5
+    Path("folder.jsonl").mkdir()
+    with pytest.raises(DataError, match="folder.jsonl: is a folder; name a file"):
+        score(Path("s3:in.parquet"), Path("folder.jsonl"), "when", model(), "d")
+
+
+def test_a_kill_while_the_shards_are_removed_leaves_a_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, target = write(tmp_path / "in.csv", 10), tmp_path / "out.jsonl"
+    unlink, parts = Path.unlink, tmp_path / "out.jsonl.parts"
+    for survivors in range(1, 7):  # five shards, of.json, the lock
+
+        def dies(path: Path, missing_ok: bool = False, survivors: int = survivors) -> None:
+            if path.parent == parts and target.exists() and len(list(parts.iterdir())) == survivors:
+                raise KeyboardInterrupt
+            unlink(path, missing_ok)
+
+        target.unlink(missing_ok=True)
+        monkeypatch.setattr(Path, "unlink", dies)
+        with pytest.raises(KeyboardInterrupt):
+            score(given, target, "text", model(), "d", rows=2)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        assert parts.exists()
+        assert score(given, target, "text", model(), "d", rows=2).rows == 10
+        assert [row["text"] for row in read(target)] == texts(10)
+        assert not parts.exists()
 
 
 def test_parquet_of_categories_is_read_and_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:

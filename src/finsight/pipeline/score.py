@@ -13,7 +13,7 @@ import pyarrow as pa
 from finsight.errors import DataError
 from finsight.files import atomic_file
 from finsight.pipeline.predict import Model
-from finsight.pipeline.scored_shards import WRITTEN, common_schema, join_shards, shard_folder, writable, write_shard
+from finsight.pipeline.scored_shards import WRITTEN, as_objects, common_schema, join_shards, shard_folder, writable, write_shard
 from finsight.pipeline.shards import names, read_shards, texts
 
 ROWS = 2048  # a shard: what a kill loses at most, some seconds of work
@@ -58,6 +58,8 @@ def score(
     """
     if target.suffix not in WRITTEN:
         raise DataError(f"{target}: can't write {target.suffix or 'a file without a suffix'}; give one of {', '.join(WRITTEN)}")
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; name a file")
     if source.resolve() == target.resolve():
         raise DataError(f"{target}: is the file that is read; write to another one")
     parts, parquet = target.with_name(f"{target.name}.parts"), target.suffix == ".parquet"
@@ -100,12 +102,15 @@ def _look_through(
                 break
             count += len(shard)
             without += texts(source, shard, column).count(None)
-            schema = common_schema(source, shard, schema) if parquet else None
+            if parquet:
+                schema = common_schema(source, shard, schema)
+            else:
+                as_objects(source, shard)
             progress("read", len(shard), None)
-    if known and column not in known:
-        raise DataError(f"{source}: no column {column!r}; it has {', '.join(known)}: name one with --text")
-    if not count:
+    if not (count or known):
         raise DataError(f"{source}: no rows")
+    if column not in known:
+        raise DataError(f"{source}: no column {column!r}; it has {', '.join(known) or 'none'}: name one with --text")
     return _Seen(count, without, writable(source, schema) if schema is not None else None)
 
 

@@ -46,12 +46,20 @@ def shard_folder(folder: Path, made_of: Mapping[str, Any]) -> Iterator[None]:
         if not os.fstat(lock.fileno()).st_nlink:
             raise DataError(f"{folder}: another `finsight score` has just ended; run the command again if you want to score once more")
         if not _same(folder, made_of):
-            for path in folder.iterdir():
-                if path.name not in (_OF, _LOCK):
-                    path.unlink()
+            _remove_shards(folder)
             write_json(folder / _OF, made_of)
         yield
-        shutil.rmtree(folder)
+        # In this order: whatever a kill leaves is a folder of ours, and nobody else gets it before it is empty.
+        _remove_shards(folder)
+        (folder / _OF).unlink()
+        (folder / _LOCK).unlink()
+        folder.rmdir()
+
+
+def _remove_shards(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in (_OF, _LOCK):
+            path.unlink()
 
 
 def _same(folder: Path, made_of: Mapping[str, Any]) -> bool:
@@ -97,30 +105,66 @@ def write_shard(path: Path, source: Path, shard: Shard, added: Mapping[str, pa.A
             table = table.cast(schema)
             for name, values in added.items():
                 table = table.append_column(name, values)
-            pq.write_table(table, path)
+            with path.open("wb") as binary:  # Arrow takes a name with a colon for an address
+                pq.write_table(table, binary)
         return
-    rows = shard.to_pylist() if isinstance(shard, pa.Table) else shard
+    rows = as_objects(source, shard)
     further = zip(*(values.to_pylist() for values in added.values()), strict=True)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(_line(row | dict(zip(added, values, strict=True))) for row, values in zip(rows, further, strict=True))
 
 
+def as_objects(path: Path, shard: Shard) -> list[dict[str, Any]]:
+    """The rows for lines of JSON.
+
+    :raises DataError: when one has a value that there is no word for, such as a date after the year 9999.
+    """
+    if not isinstance(shard, pa.Table):
+        return shard
+    try:
+        rows: list[dict[str, Any]] = shard.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: JSON can't hold its rows ({' '.join(str(error).split())[:160]}); write .parquet") from None
+    return rows
+
+
 def join_shards(parts: Sequence[Path], path: Path, parquet: bool) -> None:
     """Write all shards to one file, in their order."""
-    with ExitStack() as files:
-        if parquet:
-            writer = files.enter_context(pq.ParquetWriter(path, pq.read_schema(parts[0])))
-            for part in parts:
-                writer.write_table(pq.read_table(part))
-        else:
-            whole = files.enter_context(path.open("wb"))
+    with path.open("wb") as whole:
+        if not parquet:
             for part in parts:
                 with part.open("rb") as file:
                     shutil.copyfileobj(file, whole)
+            return
+        with ExitStack() as closing:
+            writer: pq.ParquetWriter | None = None
+            for part in parts:
+                with part.open("rb") as file:
+                    table = pq.read_table(file)
+                writer = writer or closing.enter_context(pq.ParquetWriter(whole, table.schema))
+                writer.write_table(table)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType | None]) -> pa.Table:
-    return pa.table({name: pa.array([row.get(name) for row in rows], type_) for name, type_ in types.items()})
+    """:raises ValueError: when the values of a column have no type in common."""
+    columns = {}
+    for name, type_ in types.items():
+        values = [row.get(name) for row in rows]
+        columns[name] = pa.array(values, type_)
+        if any(_truth_as_number(value, columns[name].type) for value in values):
+            raise ValueError(f"{name}: true or false beside numbers")
+    return pa.table(columns)
+
+
+def _truth_as_number(value: Any, type_: pa.DataType) -> bool:
+    """Whether true or false became 1.0 or 0.0, which Arrow lets pass."""
+    if isinstance(value, bool):
+        return bool(pa.types.is_floating(type_))
+    if isinstance(value, list):
+        return any(_truth_as_number(part, type_.value_type) for part in value)
+    if isinstance(value, dict):
+        return any(_truth_as_number(part, type_.field(name).type) for name, part in value.items())
+    return False
 
 
 @contextmanager
@@ -144,6 +188,6 @@ def _line(row: Mapping[str, Any]) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -11,15 +12,15 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from finsight.errors import DataError
 
+_BUFFER = 2**20  # bytes of a column that are read at a time; without it a whole row group, often a million rows
 READ = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Shard: TypeAlias = "pa.Table | list[dict[str, Any]]"
-"""Rows as their file has them: CSV and Parquet are tables, lines of JSON may each have other names and types."""
+"""Rows as their file has them: Parquet is a table, lines of JSON and of CSV have a value for each name."""
 
 
 def read_shards(path: Path, rows: int) -> Generator[Shard, None, None]:
@@ -33,9 +34,9 @@ def read_shards(path: Path, rows: int) -> Generator[Shard, None, None]:
         raise DataError(f"{path}: can't read {path.suffix or 'a file without a suffix'}; give one of {', '.join(READ)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if path.suffix == ".jsonl":
-        return _json_lines(path, rows)
-    return _of_size(_parquet(path, rows) if path.suffix == ".parquet" else _delimited(path), rows)
+    if path.suffix == ".parquet":
+        return _of_size(_parquet(path, rows), rows)
+    return _json_lines(path, rows) if path.suffix == ".jsonl" else _delimited(path, rows)
 
 
 def names(shard: Shard) -> list[str]:
@@ -77,34 +78,43 @@ def _of_size(tables: Generator[pa.Table, None, None], rows: int) -> Generator[Sh
 
 def _parquet(path: Path, rows: int) -> Generator[pa.Table, None, None]:
     try:
-        with pq.ParquetFile(path) as file:
+        # Opened here: Arrow takes a name with a colon for an address.
+        with path.open("rb") as binary, pq.ParquetFile(binary, buffer_size=_BUFFER) as file:
             _once(path, file.schema_arrow.names)
             for batch in file.iter_batches(rows):
+                batch.validate(full=True)
                 yield pa.Table.from_batches([batch])
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's, not Arrow's
         raise DataError(f"{path}: not a whole Parquet file ({' '.join(str(error).split())[:120]}); write it again") from None
 
 
-def _delimited(path: Path) -> Generator[pa.Table, None, None]:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+def _delimited(path: Path, rows: int) -> Generator[Shard, None, None]:
+    csv.field_size_limit(sys.maxsize)  # of the whole process; a text may be longer than the 131,072 characters that it is set to
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            head = next((row for row in csv.reader(file, delimiter=delimiter) if row), [])
-        _once(path, head)
-        with pc.open_csv(
-            path,
-            # In a file of one column an empty line is a row with an empty text.
-            parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=len(head) != 1),
-            convert_options=pc.ConvertOptions(column_types=dict.fromkeys(head, pa.string()), strings_can_be_null=False),
-        ) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
+            # Strict: a quote that is never closed would take all lines up to the next one into its cell.
+            lines = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            head = next((line for line in lines if line), [])
+            _once(path, head)
+            objects = _cells(path, lines, head)
+            while shard := list(islice(objects, rows)):
+                yield shard
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; convert it, for example with iconv") from None
-    except (pa.ArrowInvalid, csv.Error) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())[:200]}; mend the file, or give it as JSON lines or Parquet") from None
+    except csv.Error as error:
+        raise DataError(f"{path}:{lines.line_num}: {error}; mend the quotes, or give the file as JSON lines or Parquet") from None
+
+
+def _cells(path: Path, lines: Any, head: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if not line and len(head) != 1:
+            continue
+        cells = line or [""]  # in a file of one column an empty line is a row with an empty text
+        if len(cells) != len(head):
+            raise DataError(f"{path}:{lines.line_num}: expected {len(head)} columns, got {len(cells)}; mend the line")
+        yield dict(zip(head, cells, strict=True))
 
 
 def _once(path: Path, head: Sequence[str]) -> None:
