@@ -11,6 +11,8 @@ Texts: sentences (the prepared test rows, or PhraseBank's test rows with `--data
 by themselves, then as many as give a text of a quarter, half, all or twice as many words as the longest text has tokens, and so on. All
 ways take turns; the best round of each counts.
 
+`--device cuda` compares the checkpoint in fp16 on a GPU with the pipeline in fp32 there; the bundle's formats are for processors.
+
 `--json FILE` writes rows of {name, peer, ours, theirs, unit, ratio}; a ratio over 1 is in our favour. A format whose macro-F1 on the
 sentences is more than 0.3 points below the checkpoint's is shown, and marked, but not written.
 """
@@ -34,7 +36,7 @@ SINGLES = 50  # texts that are scored one by one in a round
 AT_MOST = 1000  # sentences
 TOLERATED = 0.3  # points of macro-F1
 CHECKPOINT, LOOP, OPTIMUM = "transformers-pipeline", "onnxruntime-loop", "optimum-onnx"
-FP32 = "onnx-fp32"
+FP32, HALF = "onnx-fp32", "torch-fp16"
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -138,28 +140,31 @@ def tokens(definition: Path) -> int:
     return int(Tokenizer.from_file(str(definition)).get_vocab_size())
 
 
-def run(checkpoint: Path, bundle: Path, texts: dict[str, str], python: Path | None, rounds: int) -> list[dict[str, Any]]:
-    """Every format of the bundle beside every peer; the tables are printed."""
+def run(checkpoint: Path, bundle: Path, texts: dict[str, str], python: Path | None, rounds: int, device: str) -> list[dict[str, Any]]:
+    """Every way of ours beside every peer; the tables are printed."""
     from finsight.adapters.bundle_classifier import runs_here
     from finsight.bundle import read_bundle
 
     manifest = read_bundle(bundle)
-    here = [name for name in manifest.graphs if runs_here(name)]
+    here = [name for name in manifest.graphs if runs_here(name)] if device == "cpu" else [HALF]
     longest, graph = manifest.max_length, bundle / manifest.graphs.get(FP32, "")
     sets = {"sentences": list(texts), "long mix": long_mix(list(texts), longest)}
     with ExitStack() as stack:
-        peers = {CHECKPOINT: scorers.transformers_pipeline(checkpoint, longest)}
+        peers = {CHECKPOINT: scorers.transformers_pipeline(checkpoint, longest, device)}
         # Both feed the checkpoint's tokens to the bundle's graph, which knows others where its vocabulary is trimmed.
-        possible = FP32 in manifest.graphs and tokens(bundle / manifest.tokenizer) == tokens(checkpoint / "tokenizer.json")
+        possible = (
+            device == "cpu" and FP32 in manifest.graphs and tokens(bundle / manifest.tokenizer) == tokens(checkpoint / "tokenizer.json")
+        )
         if possible:
             peers[LOOP] = scorers.onnxruntime_loop(graph, checkpoint, manifest.labels, longest)
             if python:
                 peers[OPTIMUM] = stack.enter_context(scorers.optimum_onnx(python, graph, checkpoint, longest))
         for peer in (LOOP, OPTIMUM):
-            if peer not in peers:
+            if peer not in peers and device == "cpu":
                 click.echo(f"{peer}: left out, for want of {'--optimum' if possible else f'{FP32} with all tokens in the bundle'}")
         click.echo(f"{len(sets['sentences'])} sentences, {len(sets['long mix'])} texts in the long mix, {os.cpu_count()} processors")
-        found = measure(peers | {name: scorers.ours(bundle, name) for name in here}, sets, rounds)
+        ours = {name: scorers.half(checkpoint, longest, device) if name == HALF else scorers.ours(bundle, name) for name in here}
+        found = measure(peers | ours, sets, rounds)
     points = fidelity(found, list(texts.values()), manifest.labels)
     click.echo(f"\n{'':<34}{'ours':>10}{'theirs':>10}  {'unit':<8}{'ratio':>7}  peer")
     rows = []
@@ -178,15 +183,18 @@ def run(checkpoint: Path, bundle: Path, texts: dict[str, str], python: Path | No
 @click.option("--test", type=FILE, default=Path("data/prepared/test.parquet"), show_default=True)
 @click.option("--data", type=FOLDER, help="Folder of PhraseBank's official files, in place of --test.")
 @click.option("--optimum", "python", type=FILE, help="Interpreter of an environment with optimum-onnx.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
-def main(checkpoint: Path, bundle: Path, test: Path, data: Path | None, python: Path | None, rounds: int, json_path: Path | None) -> None:
+def main(
+    checkpoint: Path, bundle: Path, test: Path, data: Path | None, python: Path | None, device: str, rounds: int, json_path: Path | None
+) -> None:
     quiet()
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    rows = run(checkpoint, bundle, labelled(test, data), python, rounds)
+    rows = run(checkpoint, bundle, labelled(test, data), python, rounds, device)
     if json_path:
         json_path.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -30,11 +30,19 @@ def ours(bundle: Path, name: str) -> Scorer:
     return clocked(lambda texts: [classifier.labels[i] for i in classifier.logits(texts).argmax(axis=1)])
 
 
-def transformers_pipeline(checkpoint: Path, longest: int) -> Scorer:
+def half(checkpoint: Path, longest: int, device: str) -> Scorer:
+    """Our checkpoint classifier in fp16."""
+    from finsight.adapters.torch_classifier import TorchClassifier
+
+    classifier = TorchClassifier(checkpoint, longest, device, half=True)
+    return clocked(lambda texts: [classifier.labels[i] for i in classifier.logits(texts).argmax(axis=1)])
+
+
+def transformers_pipeline(checkpoint: Path, longest: int, device: str = "cpu") -> Scorer:
     import torch
     from transformers import pipeline
 
-    pipe = pipeline("text-classification", model=str(checkpoint), dtype=torch.float32, device=-1)
+    pipe = pipeline("text-classification", model=str(checkpoint), dtype=torch.float32, device=device)
     return clocked(lambda texts: [found["label"] for found in pipe(texts, batch_size=BATCH, truncation=True, max_length=longest)])
 
 

@@ -32,10 +32,10 @@ def everything(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> P
     return project
 
 
-@pytest.fixture(scope="module", params=["torch", *get_args(Format)])
+@pytest.fixture(scope="module", params=["torch", "torch-fp16", *get_args(Format)])
 def classifier(request: pytest.FixtureRequest, everything: Project) -> Classifier:
-    if request.param == "torch":
-        return TorchClassifier(everything.root / "models/checkpoint", max_length=128)
+    if request.param in ("torch", "torch-fp16"):
+        return TorchClassifier(everything.root / "models/checkpoint", max_length=128, half=request.param == "torch-fp16")
     if not runs_here(request.param):
         pytest.skip(f"this host can't compute {request.param}")
     return BundleClassifier(everything.root / "models/bundle", request.param)

@@ -220,6 +220,7 @@ def test_a_temporary_experiment_leaves_the_workspace_alone_and_logs_to_the_clone
     assert str(runs[0].info.artifact_uri).startswith(f"file://{clone.root}/mlruns/")
 
 
+@pytest.mark.long
 def test_a_repro_killed_in_the_middle_is_simply_run_again(clone: Clone) -> None:
     try:
         Project(clone.root, Path()).set(train__seed=11)

@@ -238,6 +238,7 @@ def test_a_teacher_without_further_texts(prepared: Project, copy_of: Callable[[P
     assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["teacher 1", "train"]
 
 
+@pytest.mark.long
 def test_a_pruned_model_recovers_and_its_cost_is_reported(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(prepared)
     alone = trained(project)
