@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from finsight.ports import Classifier
+
 BATCH = 32
 
 Scorer = Callable[[list[str]], tuple[float, list[str]]]
@@ -23,19 +25,21 @@ def clocked(work: Callable[[list[str]], list[str]]) -> Scorer:
     return scorer
 
 
+def labelling(classifier: Classifier) -> Scorer:
+    return clocked(lambda texts: [classifier.labels[i] for i in classifier.logits(texts).argmax(axis=1)])
+
+
 def ours(bundle: Path, name: str) -> Scorer:
     from finsight import bootstrap
 
-    classifier = bootstrap.bundle_classifier(bundle, name)
-    return clocked(lambda texts: [classifier.labels[i] for i in classifier.logits(texts).argmax(axis=1)])
+    return labelling(bootstrap.bundle_classifier(bundle, name))
 
 
 def half(checkpoint: Path, longest: int, device: str) -> Scorer:
     """Our checkpoint classifier in fp16."""
     from finsight.adapters.torch_classifier import TorchClassifier
 
-    classifier = TorchClassifier(checkpoint, longest, device, half=True)
-    return clocked(lambda texts: [classifier.labels[i] for i in classifier.logits(texts).argmax(axis=1)])
+    return labelling(TorchClassifier(checkpoint, longest, device, half=True))
 
 
 def transformers_pipeline(checkpoint: Path, longest: int, device: str = "cpu") -> Scorer:
