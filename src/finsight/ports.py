@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,28 +99,60 @@ class ExperimentTracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version in the registry, the bundle it holds, the run it came from."""
+    """A version in the registry, the bundle it holds, the run it came from.
+
+    :param created: when it was made, in ISO 8601, UTC.
+    """
 
     number: int
     bundle_digest: str
     run: str
     aliases: frozenset[str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    created: str = ""
 
 
 class ModelRegistry(Protocol):
-    """Keeps versions of one named model, and the aliases that point to them."""
+    """Keeps versions of one named model, the aliases that point to them, and an audit line for each change.
+
+    Every method raises :class:`finsight.errors.UnreachableError` when the registry does not answer.
+    """
 
     def versions(self) -> list[ModelVersion]:
-        """Every version, oldest first.
-
-        :raises UnreachableError: when the registry does not answer; so do all methods.
-        """
+        """Every version, oldest first."""
         ...
 
-    def create(self, run: str, artifact: str, bundle_digest: str, tags: Mapping[str, str]) -> ModelVersion:
-        """A new version of the bundle that lies at ``artifact`` among the run's artifacts."""
+    def create(self, run: str, artifact: str, bundle_digest: str, tags: Mapping[str, str], description: str = "") -> ModelVersion:
+        """A version of the bundle that lies within ``artifact`` among the run's artifacts.
+
+        Of several processes that ask for one bundle at the same time all get the same version.
+        """
         ...
 
     def set_alias(self, alias: str, version: int) -> None:
         """Let an alias point to a version, and to no other."""
+        ...
+
+    def remove_alias(self, alias: str) -> None:
+        """Let an alias point to nothing; no error where it does already."""
+        ...
+
+    def tag(self, version: int, tags: Mapping[str, str]) -> None:
+        """Add tags to a version, or change them."""
+        ...
+
+    def delete(self, version: int) -> None:
+        """Remove a version for good; its run stays."""
+        ...
+
+    def record(self, line: Mapping[str, str]) -> None:
+        """Append a line to the audit log that the registry keeps beside the model.
+
+        :param line: its ``when`` (ISO 8601 with microseconds, UTC) is what the log is sorted by.
+        """
+        ...
+
+    def audit(self) -> list[Mapping[str, str]]:
+        """The audit log, oldest first."""
         ...
