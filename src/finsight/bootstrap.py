@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finsight.errors import DataError
 from finsight.params import file
 from finsight.params.file import Params, flatten
-from finsight.settings import load_settings
+from finsight.settings import load_settings, project_root
 
 if TYPE_CHECKING:
     from finsight.modeling.training import Observer
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from finsight.params.train import TrainParams
     from finsight.pipeline.compare import Side
     from finsight.pipeline.export import Runtimes
-    from finsight.pipeline.register import Compare
+    from finsight.pipeline.evidence import Evidence
+    from finsight.pipeline.run_record import Desk, Facts
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
-    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry, ModelVersion
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry, ModelVersion, Signer
 
 __all__ = ["Params", "flatten"]
 
@@ -185,7 +187,7 @@ def side(params: Params, name: str) -> Side:
 def version_side(params: Params, version: ModelVersion) -> Side:
     """A model version with the reports that its run keeps."""
     from finsight.pipeline.compare import read_side
-    from finsight.pipeline.register import INPUTS_ARTIFACT, REPORTS_ARTIFACT
+    from finsight.pipeline.run_record import INPUTS_ARTIFACT, REPORTS_ARTIFACT
 
     with tempfile.TemporaryDirectory() as made:
         folder, store = Path(made), tracker(params)
@@ -194,19 +196,43 @@ def version_side(params: Params, version: ModelVersion) -> Side:
         return read_side(f"{params.register_.model} version {version.number}", folder, folder / "dvc.lock")
 
 
-def against(params: Params, reports: Path) -> Compare:
-    """A comparison of what lies in ``reports`` with a model version."""
-    from finsight.pipeline.compare import compare, read_side
+def signer(signs: bool = True) -> Signer:
+    """Signs with the key of the settings, or the clone's development key; trusts that and the keys of the settings.
 
-    def ask(version: ModelVersion) -> dict[str, Any]:
-        ours = read_side("this model", reports, Path("dvc.lock"))
+    :param signs: otherwise no development key is made where there is none.
+    """
+    from finsight.adapters.signer import ModelSigner, development_key, given_key, trusted_key
+
+    settings = load_settings()
+    trusted = [trusted_key(Path(name)) for name in settings.trusted_keys.split(os.pathsep) if name]
+    if settings.signing_key:
+        password = settings.signing_password.get_secret_value() if settings.signing_password else None
+        return ModelSigner(given_key(settings.signing_key.get_secret_value(), password), trusted)
+    return ModelSigner(development_key(project_root(), signs), trusted)
+
+
+def desk(params: Params) -> Desk:
+    """Whom ``register`` and ``finsight registry flush`` deal with."""
+    from finsight.adapters.outbox import OUTBOX, FileOutbox
+    from finsight.adapters.pyfunc import package
+    from finsight.pipeline.compare import compare, read_side
+    from finsight.pipeline.run_record import Desk
+
+    def judge(version: ModelVersion, evidence: Evidence) -> dict[str, Any]:
+        ours = read_side("this model", evidence.reports, evidence.inputs / "dvc.lock")
         return compare(version_side(params, version), ours, params.polarity, params.evaluate)
 
-    return ask
+    key = load_settings().encryption_key
+    outbox = FileOutbox(project_root() / OUTBOX, key.get_secret_value() if key else None)
+    return Desk(lambda: (tracker(params), registry(params)), signer(), outbox, package, judge)
 
 
-def lineage() -> dict[str, str]:
-    """Tags that say where a result came from: the code's revision, the digests in dvc.lock."""
-    from finsight.adapters import dvc, git
+def facts(params: Params) -> Facts:
+    """What is known here and now about where a model is made."""
+    from finsight.adapters import git
+    from finsight.pipeline.audit import now
+    from finsight.pipeline.run_record import Facts
 
-    return {**git.revision(Path.cwd()), **dvc.locked(Path("dvc.lock"))}
+    # DVC sets this variable inside `dvc exp run`.
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return Facts(flatten(params), git.state(Path.cwd()), experiment, git.author(project_root()), now())
