@@ -93,14 +93,14 @@ def scratch() -> Path:
 
 def tracker(params: Params) -> ExperimentTracker:
     """MLflow, at the address of the settings."""
-    from finsight.adapters.mlflow_store import MlflowTracker
+    from finsight.adapters.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(load_settings().tracking_uri(), params.register_.experiment)
 
 
 def registry(params: Params) -> ModelRegistry:
     """MLflow's model registry, at the address of the settings."""
-    from finsight.adapters.mlflow_store import MlflowRegistry
+    from finsight.adapters.mlflow_registry import MlflowRegistry
 
     return MlflowRegistry(load_settings().tracking_uri(), params.register_.model)
 
