@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     """Paths of public keys in PEM whose signatures count, separated as on PATH; that of ``signing_key`` always counts."""
 
     require_signature: Literal["off", "any", "release"] = "off"
-    """What `predict`, `score`, `explain` and `serve` ask of a bundle: ``any`` signature that counts, or one that is no development key's."""
+    """What `predict`, `score`, `explain` and `serve` ask of a bundle: ``any`` signature that counts, or one of no development key."""
 
     encryption_key: SecretStr | None = None
     """Passphrase that what waits in the outbox is encrypted with; in the clear (mode 600) when unset."""

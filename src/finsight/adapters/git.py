@@ -11,7 +11,6 @@ from typing import Any
 
 from finsight.errors import DataError, FinsightError
 
-
 # What shapes a result; params.yaml is recorded beside it, and what DVC writes has its digest in dvc.lock.
 SHAPING = ("src", "stages", "data", "dvc.yaml", "constraints.txt", "pyproject.toml")
 

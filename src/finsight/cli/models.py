@@ -134,17 +134,6 @@ def _given(texts: Sequence[str]) -> list[str]:
 @click.command()
 @click.argument("bundle", type=PATH, default=BUNDLE)
 @edge
-def verify(bundle: Path) -> None:
-    """Recompute every digest of BUNDLE and say what differs."""
-    from finsight.bundle import bundle_digest, read_bundle
-
-    manifest = read_bundle(bundle)
-    click.echo(f"{bundle}: {len(manifest.files)} files match bundle.json; bundle digest {bundle_digest(bundle)}")
-
-
-@click.command()
-@click.argument("bundle", type=PATH, default=BUNDLE)
-@edge
 def fastest(bundle: Path) -> None:
     """Measure which format of BUNDLE is the fastest on this host, and predict with it from now on (FINSIGHT_FORMAT pins another)."""
     from finsight import runtime

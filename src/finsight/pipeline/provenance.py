@@ -7,10 +7,10 @@ field for stands in fields of ours, as it asks: ``finsight_…``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finsight import __version__
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.domain.licences import non_commercial
 from finsight.errors import ArtifactError
@@ -54,7 +54,7 @@ def statement(evidence: Evidence, git: Mapping[str, Any], run: str | None, signe
                 "resolvedDependencies": [*_sources(git), *_data(evidence, manifest.licenses), *_locked(lock)],
             },
             "runDetails": {
-                "builder": {"id": _BUILDER, "version": {"finsight": __version__}},
+                "builder": {"id": _BUILDER, "version": {"finsight": version("finsight")}},
                 "metadata": {"invocationId": run or "", "finishedOn": finished},
                 "byproducts": [{"name": name, "digest": {"sha256": sha256(path)}} for name, path in evidence.files()],
             },
@@ -127,6 +127,18 @@ def verify(bundle: Path, folder: Path, signer: Signer) -> dict[str, Any]:
     if {*keys, sha256(folder / PUBLIC_KEY)} != {content["predicate"]["finsight_signer"]["key"]}:
         raise ArtifactError(f"{folder / STATEMENT}: bundle and statement are not signed with the key that it names; don't use this bundle")
     return content
+
+
+def require(bundle: Path, folder: Path, signer: Signer, release: bool) -> None:
+    """Refuse a bundle that is not signed with a trusted key.
+
+    :param release: whether a development key does not count.
+    :raises ArtifactError: when it is refused.
+    """
+    if development_signed(verify(bundle, folder, signer)) and release:
+        raise ArtifactError(
+            f"{bundle}: signed with a development key, and FINSIGHT_REQUIRE_SIGNATURE is release; register it with FINSIGHT_SIGNING_KEY set"
+        )
 
 
 def verify_evidence(content: Mapping[str, Any], folder: Path) -> int:

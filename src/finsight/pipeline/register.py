@@ -27,8 +27,9 @@ ARCHIVED_TAG = "archived"
 def register(desk: Desk, params: RegisterParams, evidence: Evidence, facts: Facts, report: Path) -> dict[str, Any]:
     """Bring the pipeline's results into the tracker and the registry; return what ``report`` says.
 
-    Where they are away everything is put into the outbox, under the bundle's digest, and ``waits`` says why. What waits there already
-    is sent first; what can't be is ``left`` there. Every step is looked up by digest before it is taken, so that a killed stage is simply run again.
+    Where they are away everything is put into the outbox, under the bundle's digest, and ``waits`` says why. What waits there already is
+    sent first; ``left`` says what can't be. Every step is looked up by digest before it is taken, so that a killed stage is simply run
+    again.
     """
     digest = bundle_digest(evidence.bundle)
     left = None
@@ -102,7 +103,7 @@ def _set_alias(registry: ModelRegistry, params: RegisterParams, version: ModelVe
     Of several that are registered at once the lowest is the first. A missing champion is not replaced: somebody has taken the alias
     away. What may not be used commercially is no champion where that is a commercial alias.
     """
-    if CHAMPION in version.aliases or ARCHIVED_TAG in version.tags:
+    if CHAMPION in version.aliases or version.tags.get(ARCHIVED_TAG, "no") != "no":
         return sorted(version.aliases)
     there = registry.versions()
     first = not any(v.number < version.number or CHAMPION in v.aliases for v in there)
@@ -121,5 +122,3 @@ def _compared(champion: ModelVersion, desk: Desk, evidence: Evidence) -> dict[st
         return desk.compare(champion, evidence)
     except (ArtifactError, DataError, ParamsError) as error:
         return {"failed": f"not compared with version {champion.number}: {error}"}
-
-

@@ -64,9 +64,12 @@ class Desk:
     compare: Callable[[ModelVersion, Evidence], dict[str, Any]]
 
 
-def complete_run(
-    desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, digest: str, compared: Mapping[str, Any]
-) -> str:
+def complete_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, digest: str, compared: Mapping[str, Any]) -> str:
+    """Bring everything into the run that ``train`` left, or one that is rebuilt from the files; its id.
+
+    :param compared: the comparison with the champion, whose differences the run then carries: metrics ``delta.…``, the verdict,
+        comparison.md.
+    """
     checkpoint = str(evidence.report("train").get("checkpoint_sha256", ""))
     run = tracker.find({CHECKPOINT_TAG: checkpoint, STATE_TAG: TRAINED}) or _rebuild_run(tracker, evidence, facts.settings, checkpoint)
     metrics = evidence.report("metrics")
@@ -156,6 +159,7 @@ def version_tags(evidence: Evidence, facts: Facts, folder: Path) -> dict[str, st
 
 
 def description(evidence: Evidence) -> str:
+    """A version in a sentence or two."""
     metrics, manifest = evidence.report("metrics"), read_bundle(evidence.bundle)
     words = f"{manifest.backbone}: accuracy {metrics['accuracy']:.3f}, macro-F1 {metrics['macro_f1']:.3f} on {metrics['n']} test rows, "
     forbidden = licences.in_words(manifest.licenses)
