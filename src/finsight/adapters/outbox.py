@@ -72,7 +72,9 @@ class FileOutbox:
                 with self._plain(path) as plain, tarfile.open(fileobj=plain) as tar:
                     tar.extractall(made, filter="data")
                 facts = json.loads((Path(made) / _FACTS).read_text(encoding="utf-8"))
-            except (tarfile.TarError, pyrage.DecryptError, ValueError, FileNotFoundError) as error:
+            except (tarfile.TarError, pyrage.DecryptError, ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
+                    raise  # the disk's, not the file's; what age finds wrong on the way is an OSError without a number
                 raise ArtifactError(
                     f"{path}: can't be read ({type(error).__name__}); give the FINSIGHT_ENCRYPTION_KEY that it was written with, or remove "
                     "it and run `dvc repro register` where the model was made"

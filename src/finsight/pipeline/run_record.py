@@ -102,12 +102,13 @@ def _holds(desk: Desk, evidence: Evidence, folder: Path, run: str | None, facts:
     except ArtifactError:
         return False
     said = content["predicate"]["runDetails"]["metadata"]["invocationId"]
-    return (run is None or said == run) and not _better(facts, content)
+    return (run is None or said == run) and not _better(desk, facts, content)
 
 
-def _better(facts: Facts, content: Mapping[str, Any]) -> bool:
-    """Whether the model can be made again by what we know, and can't by what a statement says."""
-    return bool(provenance.not_reproducible(content) and facts.git and not facts.git["changed"])
+def _better(desk: Desk, facts: Facts, content: Mapping[str, Any]) -> bool:
+    """Whether ours is worth more than what a statement says: its tree was dirty and ours is clean, or only ours is signed for release."""
+    cleaner = provenance.not_reproducible(content) and facts.git and not facts.git["changed"]
+    return bool(cleaner or (provenance.development_signed(content) and not desk.signer.development))
 
 
 def _prove_in_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, run: str) -> dict[str, str]:
@@ -118,7 +119,7 @@ def _prove_in_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, fa
 
 
 def restate(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, run: str) -> dict[str, str]:
-    """Have the provenance of a complete run beside the bundle; tags to change where ours is the better: its tree was dirty, ours is clean.
+    """Have the provenance of a complete run beside the bundle; tags to change where ours is the better one.
 
     Whoever signed it: a colleague's key may not be trusted here, and their statement stays what it is.
     """
@@ -129,7 +130,7 @@ def restate(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: F
         with atomic_folder(folder) as partial:
             tracker.fetch(run, provenance.PROVENANCE, partial)
         content = provenance.read_statement(folder)
-        if provenance.subject(content) == bundle_digest(evidence.bundle) and not _better(facts, content):
+        if provenance.subject(content) == bundle_digest(evidence.bundle) and not _better(desk, facts, content):
             return {}
     tags = _prove_in_run(desk, tracker, evidence, facts, run)
     tracker.finish(run, tags)
