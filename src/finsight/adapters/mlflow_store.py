@@ -133,13 +133,19 @@ def reachable(uri: str) -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), shown(uri)) from None
         if reason := refusal(error, text):
             raise UnreachableError(f"MLflow at {shown(uri)}: {reason}") from None
-        raise _unreachable(uri, _without_secrets(text)[:200]) from None
+        raise _unreachable(uri, _without_secrets(_cause(text))[:200]) from None
 
 
 def _unreachable(uri: str, reason: str) -> UnreachableError:
     return UnreachableError(
         f"MLflow at {shown(uri)}: {reason}; start it, or set MLFLOW_TRACKING_URI to one that runs (unset: SQLite in this clone)"
     )
+
+
+def _cause(text: str) -> str:
+    """What urllib3 has at the end of its many words, or MLflow after the name of the last file that it could not fetch."""
+    found = re.search(r"\(Caused by (.+)\)$", text)
+    return found[1] if found else text.rpartition("##### ")[2]
 
 
 def _without_secrets(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -110,10 +111,13 @@ class MlflowTracker:
                 raise ArtifactError(f"run {run}: MLflow has it no more; give the alias to another version") from None
             if not there:
                 raise ArtifactError(f"run {run}: it has no {folder}; `dvc repro register` sends it, where the model was made")
-            # MLflow tries a request again, but not a download that breaks off.
-            found = settled(lambda: self._client.download_artifacts(run, folder, made), passing=_broken_off)
-            for path in Path(found).iterdir():
+            for path in self._download(run, folder, made).iterdir():
                 path.rename(into / path.name)
+
+    def _download(self, run: str, folder: str, into: str) -> Path:
+        """MLflow tries a request again, but not a download that breaks off, and by the run's id it would not say what went wrong."""
+        source = f"{self._client.get_run(run).info.artifact_uri}/{folder}"
+        return Path(settled(lambda: download_artifacts(source, dst_path=into, tracking_uri=self._uri), passing=_broken_off))
 
     def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""
