@@ -29,9 +29,10 @@ def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, environme
         return
     backbone = bootstrap.backbone(params)
     with stop_signal() as stop, bootstrap.tracked(params) as run, JsonLines(steps) as log, ProgressBar() as bar:
-        files, observers, teacher = (checkpoint, report, curves), [bar, log, run], bootstrap.teacher(params)
+        scratch, teacher = bootstrap.scratch(), bootstrap.teacher(params)
+        outputs = (checkpoint, report, curves)
         found = train(
-            prepared, params.labels, params.train, backbone, *files, observers, scratch=bootstrap.scratch(), teacher=teacher, stop=stop
+            prepared, params.labels, params.train, backbone, *outputs, [bar, log, run], scratch=scratch, teacher=teacher, stop=stop
         )
         if "checkpoint_sha256" in found:  # of several processes one has written it
             write_json(environment, describe())

@@ -177,13 +177,18 @@ class Signer(Protocol):
         """Whether its key was made on this machine because nobody gave one."""
         ...
 
+    def trusts(self, key: str) -> bool:
+        """Whether the signatures of a key count, by its id."""
+        ...
+
     def sign(self, target: Path, signature: Path) -> None:
         """Sign a file, or a folder with all that it holds."""
         ...
 
-    def check(self, target: Path, signature: Path) -> str:
+    def check(self, target: Path, signature: Path, also: bytes = b"") -> str:
         """The id of the key that a signature was made with.
 
+        :param also: a public key in PEM that is taken too: enough to see that nothing was changed, not to say who made it.
         :raises ArtifactError: when there is none, its key isn't trusted, or ``target`` is not what was signed.
         """
         ...

@@ -70,7 +70,7 @@ def test_lineage_is_a_chain(finished: Project) -> None:
 def test_verify_by_path_by_number_and_by_alias(finished: Project) -> None:
     by_path = finished.cli("verify")
     assert "match bundle.json" in by_path
-    assert "signed with a development key" in by_path
+    assert "signed with this clone's development key" in by_path
     for name in ("1", "champion"):
         assert "reports and inputs are what the statement says" in finished.cli("verify", name)
     assert "no such version" in finished.cli("verify", "challenger", ok=False)

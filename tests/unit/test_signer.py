@@ -137,3 +137,13 @@ def test_a_signer_without_a_key_says_so(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no key to sign with"):
         ModelSigner(None).sign(tmp_path, tmp_path / "x.sig")
     assert Key(b"").development is False
+
+
+def test_a_key_beside_it_shows_that_nothing_was_changed(bundle: Path, tmp_path: Path) -> None:
+    theirs, ours = ModelSigner(given_key(private(), None)), ModelSigner(given_key(private(), None))
+    theirs.sign(bundle, tmp_path / "x.sig")
+    assert ours.check(bundle, tmp_path / "x.sig", also=theirs.public) == theirs.key_id
+    assert (ours.trusts(theirs.key_id), ours.trusts(ours.key_id)) == (False, True)
+    (bundle / "a.onnx").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match="not what x.sig signs"):
+        ours.check(bundle, tmp_path / "x.sig", also=theirs.public)

@@ -132,30 +132,32 @@ class ModelSigner:
         """Whether the key is one that nobody gave."""
         return self._key.development
 
+    def trusts(self, key: str) -> bool:
+        """See :class:`finsight.ports.Signer`."""
+        return key in self._trusted
+
     def sign(self, target: Path, signature: Path) -> None:
-        """Sign a file, or a folder with all that it holds."""
+        """See :class:`finsight.ports.Signer`."""
         from model_signing import signing
 
         with atomic_file(signature) as partial, _private_file(self._key.pem, signature.parent) as key:
             # Typed as text, and handed to a function that takes bytes.
             signing.Config().use_elliptic_key_signer(private_key=key, password=self._key.password).sign(target, partial)
 
-    def check(self, target: Path, signature: Path) -> str:
-        """Check a signature; the id of the key that it was made with.
-
-        :raises ArtifactError: when there is none, when it isn't one of ours, when ``target`` is not what was signed.
-        """
+    def check(self, target: Path, signature: Path, also: bytes = b"") -> str:
+        """See :class:`finsight.ports.Signer`."""
         from model_signing import verifying
 
         named = _named_key(signature)
-        if named not in self._trusted:
+        trusted = self._trusted | ({key_id(also): also} if also else {})
+        if named not in trusted:
             raise ArtifactError(
                 f"{signature}: made with the key {named[:12]}…, which is not trusted here; if you know whose it is, put the path of its "
                 "public half into FINSIGHT_TRUSTED_KEYS"
             )
         with tempfile.TemporaryDirectory() as folder:
             public = Path(folder) / "key.pub"
-            public.write_bytes(self._trusted[named])
+            public.write_bytes(trusted[named])
             try:
                 verifying.Config().use_elliptic_key_verifier(public_key=public).verify(target, signature)
             # The library and what it parses with raise what they like, at a file that anybody may have written.

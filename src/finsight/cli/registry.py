@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -231,7 +232,8 @@ def verify(what: str) -> None:
         click.echo(f"{files} reports and inputs are what the statement says")
 
 
-def _say_verified(bundle: Path, content: dict[str, object] | None) -> None:
+def _say_verified(bundle: Path, content: dict[str, Any] | None) -> None:
+    from finsight import bootstrap
     from finsight.bundle import bundle_digest, read_bundle
     from finsight.pipeline.provenance import development_signed
 
@@ -239,7 +241,10 @@ def _say_verified(bundle: Path, content: dict[str, object] | None) -> None:
     if content is None:
         click.secho("no provenance beside it, so nothing says who made it: `dvc repro register` or `models download`", fg="yellow")
     elif development_signed(content):
-        click.secho("statement and bundle are signed with a development key: whoever has this clone can sign so", fg="yellow")
+        whose = (
+            "this clone's" if bootstrap.signer(signs=False).trusts(content["predicate"]["finsight_signer"]["key"]) else "another clone's"
+        )
+        click.secho(f"statement and bundle are signed with {whose} development key, which says nothing about who made them", fg="yellow")
     else:
         click.secho("statement and bundle are signed with a trusted key", fg="green")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finsight.domain import machine
 from finsight.pipeline.provenance import development_signed, resolved, subject
 
 # From the end of the pipeline to its beginning; a folder's digest is of its listing.
 _MADE = ("models/bundle", "models/checkpoint", "data/prepared", "data/raw/corpus.parquet")
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "onnx")
 
 
 def chain(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -29,7 +29,7 @@ def chain(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             rows = f", {about['rows']} rows" if "rows" in about else ""
             yield name, f"{kind} {digest[:16]}…{rows}, {about['license']}"
     yield "code", _code(entries)
-    yield "environment", _environment(predicate["buildDefinition"]["internalParameters"]["environment"])
+    yield "environment", machine.in_words(predicate["buildDefinition"]["internalParameters"]["environment"])
     if forbidden := predicate["finsight_non_commercial"]:
         yield "licence", "not for commercial use: " + ", ".join(f"{name} ({licence})" for name, licence in forbidden.items())
 
@@ -43,9 +43,3 @@ def _code(entries: Mapping[str, Any]) -> str:
     changed = source["annotations"]["changed"]
     state = f", dirty: {', '.join(changed[:3])}{' …' if len(changed) > 3 else ''}" if changed else ", clean"
     return f"git {source['digest']['gitCommit']}{state}, {files} files" + (f", {place}" if place else "")
-
-
-def _environment(found: Mapping[str, Any]) -> str:
-    packages = ", ".join(f"{name} {found['packages'][name]}" for name in _PACKAGES if name in found["packages"])
-    gpu = f", {found['gpu']} (driver {found['driver']}, CUDA {found['cuda']})" if "gpu" in found else ""
-    return f"{found['cpu']}, {found['cores']} cores{gpu}; Python {found['python']}, {packages}"

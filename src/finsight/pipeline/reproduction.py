@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from finsight.bundle import bundle_digest, read_bundle
+from finsight.domain import machine
 from finsight.files import read_json
 from finsight.params.file import locked_files
 from finsight.pipeline.evidence import LOCK, Evidence
 from finsight.pipeline.provenance import resolved, subject
 from finsight.pipeline.run_record import TRACED
-
-_DECIDING = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxscript")  # packages that may change a weight or a graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def judge(content: Mapping[str, Any], then: Path, made: Evidence) -> Reproductio
     rows += [(path, entries[path]["digest"]["dvcMd5"][:24], lock[path]["md5"][:24]) for path in TRACED if path in entries and path in lock]
     was, now = content["predicate"]["finsight_metrics"], read_bundle(made.bundle).metrics
     rows += [(name, f"{value:.6f}", f"{now[name]:.6f}") for name, value in was.items() if name in now]
-    notes = _elsewhere(content["predicate"]["buildDefinition"]["internalParameters"]["environment"], made.report("environment"))
+    notes = machine.differences(content["predicate"]["buildDefinition"]["internalParameters"]["environment"], made.report("environment"))
     if rows[0][1] == rows[0][2]:
         return Reproduction(rows, notes, "", "reproduced byte for byte")
     strict = content["predicate"]["buildDefinition"]["externalParameters"]["params"]["train"]["determinism"] == "strict"
@@ -59,10 +58,3 @@ def judge(content: Mapping[str, Any], then: Path, made: Evidence) -> Reproductio
         return Reproduction(rows, notes, f"not reproduced: {' and '.join(outside)} outside the 95 % interval that it had", "")
     why = "on another machine" if notes else "without strict determinism"
     return Reproduction(rows, notes, "", f"reproduced {why}: not byte for byte, its metrics are within the intervals that they had")
-
-
-def _elsewhere(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs about two machines in a way that can change a result."""
-    found = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in ("cpu", "gpu", "driver", "cuda") if was.get(key) != now.get(key)]
-    packages = ((name, was["packages"].get(name), now["packages"].get(name)) for name in _DECIDING)
-    return found + [f"{name} was {old}, is {new}" for name, old, new in packages if old != new]
