@@ -52,7 +52,7 @@ def test_versions_are_listed_shown_and_compared(two: Project) -> None:
     assert f"macro-F1 {metrics['macro_f1']:.3f}" in shown["description"]
     assert [line["action"] for line in shown["log"]] == ["register", "register"]
     assert "finsight version 2" in two.cli("models", "diff", "1", "2")
-    assert "train.seed" in two.cli("models", "diff", "champion", "challenger")
+    assert two.cli("models", "diff", "champion", "challenger") == two.cli("models", "diff", "1", "2")
 
 
 def test_a_version_is_promoted_rolled_back_and_the_log_says_so(two: Project) -> None:
