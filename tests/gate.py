@@ -32,6 +32,8 @@ class Gate:
     """How many artifacts end in their middle."""
     dawdle: float = 0.0
     """Seconds until an answer to an upload."""
+    silent: bool = False
+    """Whether it takes requests and never answers."""
     url: str = ""
     peers: set[tuple[str, int]] = field(default_factory=set)
     """Who has connected, by address and port: each a connection."""
@@ -51,7 +53,10 @@ def gate_before(upstream: str) -> Iterator[Gate]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             gate.peers.add(self.client_address)
             gate.asked.append(f"{self.command} {self.path}")
-            if gate.accepted and self.headers.get("Authorization") not in gate.accepted:
+            if gate.silent:
+                time.sleep(5)
+                self.close_connection = True
+            elif gate.accepted and self.headers.get("Authorization") not in gate.accepted:
                 status, kind, content = gate.refusal
                 self.reply(status, {"Content-Type": kind}, content)
             elif gate.failures:

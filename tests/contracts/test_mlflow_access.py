@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,6 +148,24 @@ def test_a_server_that_is_busy_is_asked_again(gate: Gate, tmp_path: Path, status
     assert (tmp_path / "down/big").read_bytes() == (tmp_path / "big").read_bytes()
 
 
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, gate: Gate, tmp_path: Path) -> None:
+    tracker, registry = MlflowTracker(gate.url, "e silent"), MlflowRegistry(gate.url, "m silent")
+    run = tracker.start("train", {})
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    gate.silent = True
+    begun = time.monotonic()
+    asks: list[Callable[[], object]] = [
+        registry.versions,
+        lambda: tracker.log_files(run, [tmp_path], "bundle"),
+        lambda: tracker.fetch(run, "bundle", tmp_path / "down"),
+    ]
+    for ask in asks:
+        with pytest.raises(UnreachableError, match="MLflow at http.*timed out"):
+            ask()
+    assert time.monotonic() - begun < 20
+
+
 def test_a_server_that_stays_busy_is_one_line(gate: Gate) -> None:
     registry = MlflowRegistry(gate.url, "m busy")
     gate.failures = [503] * 20
@@ -200,8 +219,6 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Certifi
 
 
 def answers(url: str, made: Certificates, process: subprocess.Popen[bytes]) -> None:
-    import time
-
     import requests
 
     end = time.monotonic() + 90

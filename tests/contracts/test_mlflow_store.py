@@ -7,7 +7,7 @@ import pytest
 from finsight.adapters.mlflow_registry import MlflowRegistry
 from finsight.adapters.mlflow_store import connect, shown
 from finsight.adapters.mlflow_tracker import MlflowTracker
-from finsight.errors import ParamsError, UnreachableError
+from finsight.errors import DataError, ParamsError, UnreachableError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 
@@ -57,6 +57,17 @@ def test_a_version_downloads_as_the_bundle_that_was_registered(
     source = connect(uri).get_model_version_by_alias(f"model of {request.node.name}", "champion").source
     folder = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path / "down"), tracking_uri=uri)
     assert (Path(folder) / "bundle.json").read_text() == '{"x": 1}'
+
+
+def test_a_line_of_the_log_that_was_changed_by_hand_is_said(registry: MlflowRegistry, uri: str, request: pytest.FixtureRequest) -> None:
+    registry.record({"when": "2026-05-02T10:00:00.000001+00:00"})
+    client, model = connect(uri), f"model of {request.node.name}"
+    (key,) = client.get_registered_model(model).tags
+    assert key.startswith("finsight.audit.2026-05-02T10:00:00.000001_00:00.")
+    for text in ("nothing", '["when"]', '{"when": 1}'):
+        client.set_registered_model_tag(model, key, text)
+        with pytest.raises(DataError, match=r"tag finsight\.audit\..* is no audit line"):
+            registry.audit()
 
 
 def test_a_server_that_is_away_is_one_line_within_seconds() -> None:

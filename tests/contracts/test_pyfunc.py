@@ -20,6 +20,8 @@ from finsight.errors import ArtifactError
 from servers import free_port, wait_for
 
 TEXTS = ["Profit rose to EUR 13.1 mn.", "Sales fell.", "", "The company has 12 offices.", "📈 " * 300]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+
 UNPICKLED = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 
 
@@ -95,6 +97,31 @@ def test_it_answers_as_the_bundle_does_and_loads_no_pickle(packaged: Path, finis
     assert got["answer"] == wanted
     assert Path(str(got["code"])).is_relative_to(packaged / "code")
     assert got["heavy"] == []
+
+
+def test_a_registered_one_loads_by_its_alias_and_gives_the_bundle_back(
+    packaged: Path, finished: Project, mlflow_server: str, tmp_path: Path
+) -> None:
+    from finsight.adapters.mlflow_registry import MlflowRegistry
+    from finsight.adapters.mlflow_tracker import MlflowTracker
+
+    tracker, registry = MlflowTracker(mlflow_server, "pyfunc"), MlflowRegistry(mlflow_server, "pyfunc")
+    run = tracker.start("train", {})
+    tracker.log_files(run, list(packaged.iterdir()), "model")
+    version = registry.create(run, "model", bundle_digest(finished.root / "models/bundle"), {})
+    registry.set_alias("champion", version.number)
+    code = (
+        "import mlflow, pandas as pd; model = mlflow.pyfunc.load_model('models:/pyfunc@champion'); "
+        "print(*model.predict(pd.DataFrame({'text': ['Profit rose.', 'Sales fell.']}))['label'])"
+    )
+    environment = os.environ | UNPICKLED | {"MLFLOW_TRACKING_URI": mlflow_server}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    wanted = finsight.load(finished.root / "models/bundle").predict(["Profit rose.", "Sales fell."])
+    assert done.stdout.split() == [p.label for p in wanted]
+    (tmp_path / "bundle").mkdir()
+    tracker.fetch(run, "model/artifacts/bundle", tmp_path / "bundle")
+    assert bundle_digest(tmp_path / "bundle") == version.bundle_digest
 
 
 def test_packaging_says_nothing_and_asks_for_nothing(finished: Project, tmp_path: Path) -> None:

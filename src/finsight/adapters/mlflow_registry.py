@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -147,8 +147,15 @@ class MlflowRegistry:
         """See :class:`finsight.ports.ModelRegistry`."""
         with reachable(self._uri):
             model = self._registered()
-        lines = [json.loads(text) for key, text in (model.tags if model else {}).items() if key.startswith(AUDIT)]
-        return sorted(lines, key=lambda line: str(line["when"]))
+        lines = [self._line(key, text) for key, text in (model.tags if model else {}).items() if key.startswith(AUDIT)]
+        return sorted(lines, key=lambda line: line["when"])
+
+    def _line(self, key: str, text: str) -> Mapping[str, str]:
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("when"), str):
+                return line
+        raise DataError(f"{self._model}: its tag {key} is no audit line but {text[:60]!r}; it was changed by hand: remove it in MLflow")
 
 
 def _version(found: Any, aliases: set[str]) -> ModelVersion:

@@ -93,16 +93,18 @@ class MlflowTracker:
 
     def log_files(self, run: str, paths: Sequence[Path], folder: str) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""
-        with reachable(self._uri), patient():
-            for path in paths:
-                if path.is_dir():
-                    self._client.log_artifacts(run, str(path), f"{folder}/{path.name}")
-                else:
-                    self._client.log_artifact(run, str(path), folder)
+        with reachable(self._uri):
+            self._client.get_run(run)  # a server that is silent is found out before we are patient with it
+            with patient():
+                for path in paths:
+                    if path.is_dir():
+                        self._client.log_artifacts(run, str(path), f"{folder}/{path.name}")
+                    else:
+                        self._client.log_artifact(run, str(path), folder)
 
     def fetch(self, run: str, folder: str, into: Path) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""
-        with reachable(self._uri), patient(), TemporaryDirectory(dir=into.parent) as made:
+        with reachable(self._uri), TemporaryDirectory(dir=into.parent) as made:
             try:
                 there = self._client.list_artifacts(run, folder)
             except MlflowException as error:
@@ -117,7 +119,8 @@ class MlflowTracker:
     def _download(self, run: str, folder: str, into: str) -> Path:
         """MLflow tries a request again, but not a download that breaks off, and by the run's id it would not say what went wrong."""
         source = f"{self._client.get_run(run).info.artifact_uri}/{folder}"
-        return Path(settled(lambda: download_artifacts(source, dst_path=into, tracking_uri=self._uri), passing=_broken_off))
+        with patient():
+            return Path(settled(lambda: download_artifacts(source, dst_path=into, tracking_uri=self._uri), passing=_broken_off))
 
     def finish(self, run: str, tags: Mapping[str, str], failed: bool = False) -> None:
         """See :class:`finsight.ports.ExperimentTracker`."""

@@ -52,12 +52,17 @@ def package(bundle: Path, target: Path) -> None:
             artifacts={BUNDLE: str(staged)},
             signature=signature(manifest),
             input_example=_EXAMPLE,
-            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
+            pip_requirements=[f"{name}=={version(name)}" for name in _needed(manifest)],
             code_paths=[str(Path(__file__).parents[1])],
         )
         _forget_where_it_was_made(folder)
         if bundle_digest(folder / WITHIN) != bundle_digest(bundle):
             raise ArtifactError(f"{target / WITHIN}: not the bytes of {bundle}; is the disk full, or is something writing there?")
+
+
+def _needed(manifest: Manifest) -> tuple[str, ...]:
+    """What computes the bundle's reference, and the rest; its other formats are used where their runtime is there."""
+    return (*_NEEDED, "openvino") if next(iter(manifest.graphs)).startswith("openvino") else _NEEDED
 
 
 def _forget_where_it_was_made(folder: Path) -> None:
