@@ -8,7 +8,8 @@ from finsight import __version__
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.evaluation import compare, metrics, summary
 from finsight.cli.models import explain, fastest, predict, score, serve, tune
-from finsight.cli.registry import lineage, models, registry, reproduce, verify
+from finsight.cli.provenance import lineage, reproduce, verify
+from finsight.cli.registry import models, registry
 from finsight.cli.services import mlflow, pull, push, storage
 
 
