@@ -147,6 +147,8 @@ def test_a_tampered_report_of_a_version_is_found(project: Project) -> None:
 
 
 def test_a_given_key_signs_for_release(project: Project) -> None:
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/new.db"  # the copied one names the files of the original
+    project.run("register")
     key = write_key(project.root / "key.pem")
     project.env["FINSIGHT_SIGNING_KEY"] = str(key)
     project.run("register")
@@ -183,3 +185,10 @@ def test_registering_again_keeps_the_signature(project: Project) -> None:
     shutil.rmtree(project.root / "models/provenance")
     project.run("register")  # the run has it
     assert [path.read_bytes() for path in files] == before
+
+
+def test_nothing_is_served_that_is_not_signed_as_asked(project: Project) -> None:
+    project.env["FINSIGHT_REQUIRE_SIGNATURE"] = "release"
+    assert "signed with a development key" in project.cli("serve", "--port", "1", ok=False)
+    assert "signed with a development key" in project.cli("score", "data/starter/rows.csv", "out.jsonl", ok=False)
+    assert not (project.root / "out.jsonl").exists()

@@ -6,14 +6,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finsight.domain import machine
+from finsight.errors import ArtifactError
 from finsight.pipeline.provenance import development_signed, resolved, subject
 
 # From the end of the pipeline to its beginning; a folder's digest is of its listing.
 _MADE = ("models/bundle", "models/checkpoint", "data/prepared", "data/raw/corpus.parquet")
 
 
-def chain(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What it is and how it is known, link by link: from the bundle to the code, the data and the machine."""
+def chain(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What it is and how it is known, link by link: from the bundle to the code, the data and the machine.
+
+    :raises ArtifactError: when the statement, which may be unchecked, has not what it should have.
+    """
+    try:
+        return list(_links(content))
+    except (KeyError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
+        raise ArtifactError(f"the provenance statement is not as finsight writes it ({error}); `finsight verify` says more") from None
+
+
+def _links(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     predicate, entries = content["predicate"], resolved(content)
     run, signer = predicate["runDetails"]["metadata"], predicate["finsight_signer"]
     yield "bundle", f"sha256 {subject(content)}"

@@ -105,8 +105,8 @@ def read_statement(folder: Path) -> dict[str, Any]:
     content = read_json(folder / STATEMENT, "dvc repro register")
     try:
         known = (content["_type"], content["predicateType"]) == (_STATEMENT_TYPE, _PREDICATE_TYPE)
-        _ = subject(content), content["predicate"]["finsight_signer"]["key"], resolved(content)
-    except (KeyError, IndexError, TypeError):
+        _ = subject(content), content["predicate"]["finsight_signer"]["key"], development_signed(content), not_reproducible(content)
+    except (KeyError, IndexError, TypeError, AttributeError):
         known = False
     if not known:
         raise ArtifactError(f"{folder / STATEMENT}: no provenance statement as finsight writes it; `dvc repro register` writes it again")
