@@ -66,4 +66,4 @@ bench: setup ## side-by-side benchmarks, one table each
 	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean: ## remove the pipeline's outputs; the environment, DVC's cache and MLflow's database stay
-	@rm -rf data/raw data/prepared models/checkpoint models/bundle reports/data_docs reports/predictions.parquet reports/mistakes.csv reports/failures.csv reports/registration.json
+	@rm -rf data/raw data/prepared models/checkpoint models/bundle models/provenance reports/data_docs reports/predictions.parquet reports/mistakes.csv reports/failures.csv reports/registration.json

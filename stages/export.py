@@ -25,7 +25,7 @@ def main(report: Path, bundle: Path, torchscript: Path, torch_export: Path, **so
 
     params = bootstrap.load_params()
     read = Sources(**sources)
-    licenses = {name: params.corpora[name].license for name in params.ingest.corpora}
+    licenses = bootstrap.licences(params)
     facts = {"max_length": params.prepare.max_length, "polarity": params.polarity, "licenses": licenses}
     checkpoint = bootstrap.checkpoint_classifier(read.checkpoint, params)
     programs = {"torchscript": torchscript, "torch-export": torch_export}

@@ -19,9 +19,8 @@ def main(bundle: Path, reports: Path, report: Path) -> None:
 
     params = bootstrap.load_params()
     found = register(bootstrap.desk(params), params.register_, Evidence(bundle, reports, Path()), bootstrap.facts(params), report)
-    for problem in (found.get("waits"), found.get("left")):
-        if problem:
-            click.secho(f"warning: {problem}", fg="yellow", err=True)
+    for problem in filter(None, [found.get("waits"), *found["left"]]):
+        click.secho(f"warning: {problem}", fg="yellow", err=True)
     if "waits" in found:
         click.echo("the registration waits in .outbox; `finsight registry flush` and the next `dvc repro register` send it")
     elif found["version"]:

@@ -110,10 +110,6 @@ class MemoryRegistry:
         with self._lock:
             self._aliases[alias] = self._existing(version).number
 
-    def remove_alias(self, alias: str) -> None:
-        with self._lock:
-            self._aliases.pop(alias, None)
-
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
         with self._lock:
             found = self._existing(version)

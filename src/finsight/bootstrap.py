@@ -74,6 +74,16 @@ def backbone(params: Params, name: str | None = None) -> Backbone:
     return fetch_backbone(name or params.train.backbone, params.backbones, settings.cache, settings.s3_endpoint)
 
 
+def licences(params: Params) -> dict[str, str]:
+    """The licence of whatever a model learns from beside its backbone: corpora, and with a teacher that and the texts that it labels."""
+    found = {f"corpus {name}": params.corpora[name].license for name in params.ingest.corpora}
+    if name := params.train.teacher:
+        known = params.backbones.get(name)
+        found |= {f"corpus {text}": params.corpora[text].license for text in params.ingest.unlabelled}
+        found["teacher"] = known.license if known else "unknown"
+    return found
+
+
 def teacher(params: Params) -> Backbone | None:
     """The backbone that ``train.teacher`` names, verified; None where there is no teacher."""
     return backbone(params, params.train.teacher) if params.train.teacher else None
@@ -214,8 +224,6 @@ def bundle_folder(bundle: Path) -> Path:
 
     :raises ArtifactError: when its signature is not what is asked.
     """
-    from finsight.files import cached_folder
-    from finsight.pipeline.models import download
     from finsight.pipeline.provenance import beside, require
 
     settings = load_settings()
@@ -223,15 +231,28 @@ def bundle_folder(bundle: Path) -> Path:
         model, name = _named_version(str(bundle))
         params = load_params()
         params = params.model_copy(update={"register_": params.register_.model_copy(update={"model": model})})
-        version = model_version(params, name)
-        kept = settings.cache / "models" / version.bundle_digest
-        if not kept.exists():
-            with cached_folder(kept) as made:
-                download(tracker(params), version, made)
-        bundle = kept / "bundle"
+        bundle = _kept(params, model_version(params, name))
     if settings.require_signature != "off":
-        require(bundle, beside(bundle), signer(signs=False), release=settings.require_signature == "release")
+        release = settings.require_signature == "release"
+        require(bundle, beside(bundle), signer(signs=False, development=not release), release)
     return bundle
+
+
+def _kept(params: Params, version: ModelVersion) -> Path:
+    """A version's bundle in the cache; fetched where it is not there, not whole, or was stated anew since."""
+    from finsight.bundle import bundle_digest
+    from finsight.files import atomic_folder, sha256
+    from finsight.pipeline.models import check_digest, download
+    from finsight.pipeline.provenance import PROVENANCE, STATEMENT
+    from finsight.pipeline.run_record import STATEMENT_TAG
+
+    kept = load_settings().cache / "models" / check_digest(version)
+    statement = kept / PROVENANCE / STATEMENT
+    current = statement.is_file() and sha256(statement) == version.tags.get(STATEMENT_TAG)
+    if not (current and bundle_digest(kept / "bundle") == version.bundle_digest):
+        with atomic_folder(kept) as made:
+            download(tracker(params), version, made)
+    return kept / "bundle"
 
 
 def _named_version(uri: str) -> tuple[str, str]:
@@ -254,10 +275,11 @@ def version_side(params: Params, version: ModelVersion) -> Side:
         return read_side(f"{params.register_.model} version {version.number}", folder, folder / "dvc.lock")
 
 
-def signer(signs: bool = True) -> Signer:
+def signer(signs: bool = True, development: bool = True) -> Signer:
     """Signs with the key of the settings, or the clone's development key; trusts that and the keys of the settings.
 
     :param signs: otherwise no development key is made where there is none.
+    :param development: whether the clone's development key counts at all.
     """
     from finsight.adapters.signer import ModelSigner, development_key, given_key, trusted_key
 
@@ -266,7 +288,7 @@ def signer(signs: bool = True) -> Signer:
     if settings.signing_key:
         password = settings.signing_password.get_secret_value() if settings.signing_password else None
         return ModelSigner(given_key(settings.signing_key.get_secret_value(), password), trusted)
-    return ModelSigner(development_key(project_root(), signs), trusted)
+    return ModelSigner(development_key(project_root(), signs) if development else None, trusted)
 
 
 def desk(params: Params) -> Desk:
@@ -349,26 +371,23 @@ def statement(what: str) -> dict[str, Any]:
 def reproduce(name: str, into: Path | None, say: Callable[[str], None]) -> Reproduction:
     """Make a version again in a clone, and compare.
 
+    :raises ArtifactError: when what the registry has is not what was signed: its revision and parameters are about to be run.
     :raises DataError: when it can't be made again: its tree was dirty, or the revision is not here.
     """
     from finsight.adapters import dvc, git
     from finsight.pipeline.evidence import PARAMS, Evidence
-    from finsight.pipeline.provenance import PROVENANCE, not_reproducible, read_statement, resolved
+    from finsight.pipeline.provenance import not_reproducible, source
     from finsight.pipeline.reproduction import judge
     from finsight.pipeline.run_record import INPUTS_ARTIFACT, REPORTS_ARTIFACT
 
-    params = load_params()
-    version, store = model_version(params, name), tracker(params)
     with tempfile.TemporaryDirectory() as made:
-        work = Path(made)
-        for artifact in (PROVENANCE, INPUTS_ARTIFACT, REPORTS_ARTIFACT):
-            (work / artifact).mkdir()
-            store.fetch(version.run, artifact, work / artifact)
-        content = read_statement(work / PROVENANCE)
+        work = Path(made) / "version"
+        work.mkdir()
+        content, _ = verified_version(name, work)
         if reason := not_reproducible(content):
-            raise DataError(f"version {version.number} can't be reproduced: {reason}; commit first, then train what is to be proven")
-        revision, clone = resolved(content)["source"]["digest"]["gitCommit"], into or work / "clone"
-        say(f"version {version.number}: revision {revision[:12]} in {clone}, every stage anew")
+            raise DataError(f"version {name} can't be reproduced: {reason}; commit first, then train what is to be proven")
+        revision, clone = source(content)["revision"], into or Path(made) / "clone"
+        say(f"version {name}: revision {revision[:12]} in {clone}, every stage anew")
         git.clone(project_root(), revision, clone)
         shutil.copy2(work / INPUTS_ARTIFACT / PARAMS, clone / PARAMS)
         dvc.make_again(clone, project_root())

@@ -6,7 +6,8 @@ FinsightError
 ├── ArtifactError      a backbone, checkpoint or bundle is missing, damaged or not what its digest says
 ├── GateError          a result is outside the limits that params.yaml sets
 │   └── UndecidedError all that is lacking is test rows to tell
-├── UnreachableError   a server does not answer or refuses us
+├── UnreachableError   a server does not answer or fails
+│   └── RefusedError   it answers, and refuses who we are
 └── StoppedError       a signal ended a training, which can go on
 """
 
@@ -53,7 +54,11 @@ class UndecidedError(GateError):
 
 
 class UnreachableError(FinsightError):
-    """An outside system does not answer, or refuses our credentials."""
+    """An outside system does not answer, or fails."""
+
+
+class RefusedError(UnreachableError):
+    """An outside system refuses our credentials, or shows none that we trust: waiting does not help."""
 
 
 class StoppedError(FinsightError):

@@ -128,15 +128,13 @@ class ModelRegistry(Protocol):
         """A version of the bundle that lies within ``artifact`` among the run's artifacts.
 
         Of several processes that ask for one bundle at the same time all get the same version.
+
+        :raises ParamsError: when the description is longer than the registry keeps.
         """
         ...
 
     def set_alias(self, alias: str, version: int) -> None:
         """Let an alias point to a version, and to no other."""
-        ...
-
-    def remove_alias(self, alias: str) -> None:
-        """Let an alias point to nothing; no error where it does already."""
         ...
 
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
@@ -150,6 +148,7 @@ class ModelRegistry(Protocol):
     def record(self, line: Mapping[str, str]) -> None:
         """Append a line to the audit log that the registry keeps beside the model.
 
+        :raises ParamsError: when it is longer than the registry keeps.
         :param line: its ``when`` (ISO 8601 with microseconds, UTC) is what the log is sorted by.
         """
         ...
@@ -161,6 +160,11 @@ class ModelRegistry(Protocol):
 
 class Signer(Protocol):
     """Signs with one key, and checks what was signed with any of those that it trusts."""
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it can sign; one that can't only checks."""
+        ...
 
     @property
     def public(self) -> bytes:
@@ -175,10 +179,6 @@ class Signer(Protocol):
     @property
     def development(self) -> bool:
         """Whether its key was made on this machine because nobody gave one."""
-        ...
-
-    def trusts(self, key: str) -> bool:
-        """Whether the signatures of a key count, by its id."""
         ...
 
     def sign(self, target: Path, signature: Path) -> None:

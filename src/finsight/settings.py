@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FINSIGHT_", extra="ignore")
 
     cache: Path = Field(default_factory=cache_folder)
-    """Verified backbones; shared by every clone on the machine."""
+    """Verified backbones and model versions; shared by every clone on the machine."""
 
     mlflow_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     """MLflow server or database; SQLite in the clone's root when unset."""
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     """What `predict`, `score`, `explain` and `serve` ask of a bundle: ``any`` signature that counts, or one of no development key."""
 
     encryption_key: SecretStr | None = None
-    """Passphrase that what waits in the outbox is encrypted with; in the clear (mode 600) when unset."""
+    """An age identity (AGE-SECRET-KEY-1…) that what waits in the outbox is encrypted with; in the clear (mode 600) when unset."""
 
     def tracking_uri(self) -> str:
         """The MLflow address in use."""

@@ -116,15 +116,6 @@ def test_a_version_says_when_it_was_made(registry: ModelRegistry, run: str) -> N
     assert registry.versions()[0].created == made.created
 
 
-def test_an_alias_is_taken_away_and_a_missing_one_is_no_error(registry: ModelRegistry, run: str) -> None:
-    registry.remove_alias("champion")
-    registry.create(run, "bundle", "d1", {})
-    registry.set_alias("champion", 1)
-    registry.remove_alias("champion")
-    registry.remove_alias("champion")
-    assert registry.versions()[0].aliases == frozenset()
-
-
 def test_tags_are_added_and_changed(registry: ModelRegistry, run: str) -> None:
     registry.create(run, "bundle", "d1", {"a": "1", "b": "1"})
     registry.tag(1, {"b": "2", "c d.e": "line\nnext → " + "x" * 4000})

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from conftest import Project
+from conftest import REPO, Project
 from finsight.adapters.signer import Key, ModelSigner
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.errors import ArtifactError
-from finsight.files import sha256
+from finsight.files import sha256, write_json
 from finsight.pipeline.provenance import read_statement, resolved, verify
 
 
@@ -48,7 +51,7 @@ def test_the_statement_says_where_the_bundle_came_from(finished: Project) -> Non
     assert files["reports/metrics.json"] == sha256(finished.root / "reports/metrics.json")
     assert {"inputs/params.yaml", "reports/report.html", "reports/predictions.parquet", "reports/plots/curves.csv"} <= files.keys()
     entries = resolved(content)
-    assert entries["corpus starter"]["annotations"] == {"license": "CC0-1.0", "rows": 240}
+    assert entries["corpora"]["annotations"] == {"starter": {"license": "CC0-1.0", "rows": 240}}
     assert entries[f"backbone {finished.backbone}"]["digest"]["sha256"] == read_bundle(bundle).backbone_sha256
     assert predicate["finsight_metrics"] == read_bundle(bundle).metrics
     assert predicate["finsight_signer"]["development"] is True
@@ -97,6 +100,8 @@ def signer(project: Project) -> ModelSigner:
 def test_one_flipped_byte_of_any_file_is_refused(project: Project, signer: ModelSigner) -> None:
     bundle, folder = project.root / "models/bundle", project.root / "models/provenance"
     verify(bundle, folder, signer)
+    with pytest.raises(ArtifactError, match="no such file"):
+        verify(bundle, project.root, signer)
     files = [path for base in (bundle, folder) for path in sorted(base.iterdir())]
     assert len(files) == 8
     for path in files:
@@ -175,6 +180,47 @@ def test_what_is_not_signed_as_asked_is_not_used(project: Project, command: tupl
     project.cli(*command)
     project.env["FINSIGHT_REQUIRE_SIGNATURE"] = "maybe"
     assert "FINSIGHT_REQUIRE_SIGNATURE: got 'maybe'" in project.cli(*command, ok=False)
+
+
+def test_a_development_key_that_says_it_is_none_is_not_taken_for_release(project: Project, signer: ModelSigner) -> None:
+    folder, bundle = project.root / "models/provenance", project.root / "models/bundle"
+    content = statement(project)
+    content["predicate"]["finsight_signer"]["development"] = False
+    write_json(folder / "statement.json", content)
+    signer.sign(folder / "statement.json", folder / "statement.sig")
+    verify(bundle, folder, signer)
+    project.env["FINSIGHT_REQUIRE_SIGNATURE"] = "release"
+    assert "which is not trusted here" in project.cli("predict", "Sales rose.", ok=False)
+
+
+def test_a_missing_public_key_is_written_again(project: Project) -> None:
+    (project.root / "models/provenance/key.pub").unlink()
+    assert "key.pub: no such file" in project.cli("verify", ok=False)
+    project.run("register")
+    project.cli("verify")
+
+
+def test_params_that_are_no_longer_those_of_the_model_are_not_signed(project: Project) -> None:
+    lock = "schema: '2.0'\nstages:\n  train:\n    cmd: x\n    params:\n      params.yaml:\n        train:\n          lr: 0.02\n"
+    (project.root / "dvc.lock").write_text(lock)
+    assert "params.yaml: train.lr is 0.01, the model was made with 0.02 (dvc.lock)" in project.fail("register")
+    (project.root / "dvc.lock").write_text(lock.replace("0.02", "1.0e-2"))
+    project.run("register")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_statement_that_takes_the_place_of_another_is_sent_whole_or_again(project: Project, call: int) -> None:
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/new.db"
+    project.run("register")
+    project.env["FINSIGHT_SIGNING_KEY"] = str(write_key(project.root / "key.pem"))
+    target = "mlflow:MlflowClient.log_artifact" if call < 5 else "mlflow:MlflowClient.set_model_version_tag"
+    command = [sys.executable, str(REPO / "tests/kill.py"), target, str(min(call, 4)), *project.command("register")[1:]]
+    killed = subprocess.run(command, cwd=project.root, env={**os.environ, **project.env}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    project.run("register")
+    assert "signed with a trusted key" in project.cli("verify", "champion")
+    assert json.loads(project.cli("models", "show", "1", "--json"))["signature"] == "release"
 
 
 def test_registering_again_keeps_the_signature(project: Project) -> None:

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from conftest import Project
 from finsight.adapters.mlflow_registry import MlflowRegistry
+from finsight.adapters.outbox import FileOutbox
 from finsight.bundle import bundle_digest
 from servers import free_port, wait_for
 
@@ -65,9 +68,7 @@ def test_a_version_is_promoted_rolled_back_and_the_log_says_so(two: Project) -> 
         assert held(two) == {"champion": 1, "challenger": 2}
         two.cli("models", "promote", "2", "--force", "--why", "a drill")
         assert held(two) == {"champion": 2, "challenger": 2}
-        assert "version 2 is challenger, champion, so it is not deleted" in two.cli("models", "delete", "2", "--yes", ok=False).replace(
-            "champion, challenger", "challenger, champion"
-        )
+        assert "version 2 is challenger, champion, so it is not deleted" in two.cli("models", "delete", "2", "--yes", ok=False)
         assert "version 1 is champion again, instead of 2" in two.cli("models", "rollback", "--why", "the drill is over")
         assert held(two) == {"champion": 1, "challenger": 2}
     finally:
@@ -227,17 +228,70 @@ def kill_when_there(server: Server, artifact: str) -> None:
     server.kill()
 
 
-def test_a_damaged_outbox_does_not_keep_others_from_being_sent(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+def test_one_that_can_t_be_sent_does_not_keep_others_from_being_sent(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
+    outbox = project.root / ".outbox"
+    project.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    project.run("register")
+    (good,) = outbox.iterdir()
+    (outbox / "0000.tar").write_bytes(b"x")
+    os.utime(outbox / "0000.tar", (0, 0))
+    FileOutbox(outbox).put("0001", [], {"of": "another version"})
+    os.utime(outbox / "0001.tar", (1, 1))
     project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
-    (project.root / ".outbox").mkdir()
-    (project.root / ".outbox/0000.tar").write_bytes(b"x")
+    error = project.cli("registry", "flush", ok=False)
+    assert "0000.tar: can't be read" in error
+    assert "0001: put into the outbox by another finsight" in error
+    assert not good.exists()
+    assert held(project) == {"champion": 1}
     with project.start("register") as process:
         _, err = process.communicate()
     assert process.returncode == 0
-    assert "0000.tar: can't be read" in err
+    assert "warning: 0000 waits on" in err
     assert project.json("registration.json")["version"] == 1
-    assert "0000.tar: can't be read" in project.cli("registry", "flush", ok=False)
+
+
+def test_an_experiment_leaves_a_registration_that_waits(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    project.run("register")
+    project.env["DVC_EXP_NAME"] = "warm-lamp"
+    project.run("register")
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
+    project.run("register")
+    assert project.json("registration.json")["version"] is None
+    del project.env["DVC_EXP_NAME"]
+    assert "version 1 ['champion']" in project.cli("registry", "flush")
+    assert list((project.root / ".outbox").iterdir()) == []
+
+
+def test_registering_an_older_one_again_moves_no_alias(two: Project, tmp_path: Path) -> None:
+    before = held(two), two.cli("models", "log")
+    old = Project(tmp_path / "old", two.backbone, two.env)
+    two.cli("models", "download", "1", str(old.root / "models"))
+    for name in ("reports", "params.yaml", "dvc.yaml"):
+        path = two.root / name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, old.root / name)
+    old.run("register")
+    assert old.json("registration.json")["version"] == 1
+    assert (held(two), two.cli("models", "log")) == before
+
+
+def test_a_version_in_the_cache_is_fetched_again_when_it_was_signed_anew(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
+    project.run("register")
+    command = ("predict", "--bundle", "models:/finsight@champion", "Sales rose.")
+    project.cli(*command)
+    (kept,) = (project.root / "cache/models").iterdir()
+    (kept / "bundle/model.fp32.onnx").write_bytes(b"x")
+    project.cli(*command)
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    project.env["FINSIGHT_SIGNING_KEY"] = pem.decode()
+    project.run("register")
+    project.env["FINSIGHT_REQUIRE_SIGNATURE"] = "release"
+    project.cli(*command)
 
 
 @pytest.mark.long

@@ -17,13 +17,22 @@ from finsight.domain.licences import in_words, non_commercial
         "for research use only",
         "Academic only",
         "LicenseRef-research-only",
+        "not for commercial use",
+        "no commercial use",
+        "commercial use prohibited",
+        "for research purposes only",
+        "non\u2011commercial",
+        "only for personal use",
     ],
 )
 def test_forbidden(licence: str) -> None:
     assert non_commercial({"corpus x": licence}) == {"corpus x": licence}
 
 
-@pytest.mark.parametrize("licence", ["MIT", "Apache-2.0", "CC0-1.0", "CC-BY-SA-4.0", "NCSA", "BSD-3-Clause", "commercial", "NCGL-UK-2.0"])
+@pytest.mark.parametrize(
+    "licence",
+    ["MIT", "Apache-2.0", "CC0-1.0", "CC-BY-SA-4.0", "NCSA", "BSD-3-Clause", "commercial", "free for commercial use", "NCGL-UK-2.0"],
+)
 def test_allowed(licence: str) -> None:
     assert non_commercial({"corpus x": licence}) == {}
 

@@ -1,14 +1,16 @@
 """Promotion, rollback, archive and deletion, on the registry in memory (tests/contracts show that it is like MLflow's)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes import MemoryRegistry
-from finsight.errors import DataError, GateError
+from fakes import MemoryRegistry, MemoryTracker
+from finsight.errors import DataError, GateError, ParamsError
 from finsight.pipeline import audit
-from finsight.pipeline.models import Judge, about, archive, archived, delete, facts, find, promote, rollback
+from finsight.pipeline.models import Judge, about, archive, delete, download, facts, find, promote, rollback
+from finsight.pipeline.run_record import archived
 
 COMPARED = {
     "new": "version 2",
@@ -122,6 +124,57 @@ def test_rollback_after_a_change_that_we_were_not_told_of(registry: MemoryRegist
     registry.set_alias("champion", 3)
     rollback(registry, "champion", [], "me", "")
     assert held(registry) == [2]
+
+
+def test_rollback_where_the_log_begins_with_a_promotion(registry: MemoryRegistry) -> None:
+    """As where the champion was made by a finsight that kept no log."""
+    other = MemoryRegistry()
+    for i in (1, 2):
+        other.create(f"run{i}", "model", f"digest{i}", {})
+    other.set_alias("champion", 1)
+    run(other, "2", says())
+    rollback(other, "champion", [], "me", "")
+    assert held(other) == [1]
+
+
+def test_rollback_after_a_move_by_other_means_and_a_promotion(registry: MemoryRegistry) -> None:
+    run(registry, "2", says())
+    registry.set_alias("champion", 3)
+    run(registry, "1", says())
+    rollback(registry, "champion", [], "me", "")
+    assert held(registry) == [3]
+
+
+def test_rollback_where_a_promotion_was_only_announced(registry: MemoryRegistry) -> None:
+    registry.record(audit.line("me", audit.PROMOTED, 2, "", "champion", 1))  # and killed before the alias moved
+    with pytest.raises(DataError, match="champion: the audit log knows no version before 1"):
+        rollback(registry, "champion", [], "me", "")
+
+
+def test_a_reason_that_is_too_long_changes_nothing(registry: MemoryRegistry) -> None:
+    with pytest.raises(ParamsError, match="audit line: got"):
+        run(registry, "2", says(), why="x" * 6000)
+    assert held(registry) == [1]
+
+
+@pytest.mark.parametrize("alias", ["3", "v1", "latest", "a/b", "", "-x"])
+def test_an_alias_can_t_be_taken_for_a_number(registry: MemoryRegistry, alias: str) -> None:
+    with pytest.raises(DataError, match="--alias: got"):
+        run(registry, "2", says(), alias=alias)
+
+
+def test_a_version_that_does_not_say_what_it_was_made_from_gets_no_commercial_alias() -> None:
+    other = MemoryRegistry()
+    other.create("run1", "model", "digest1", {})
+    with pytest.raises(GateError, match="it does not say what it was made from"):
+        run(other, "1", says(), alias="production", commercial=["production"])
+
+
+def test_what_finsight_has_not_registered_is_not_fetched(tmp_path: Path) -> None:
+    other = MemoryRegistry()
+    for digest in ("", "../../etc", "A" * 64):
+        with pytest.raises(DataError, match="was not registered by finsight"):
+            download(MemoryTracker(tmp_path), other.create("run1", "model", digest, {}), tmp_path)
 
 
 def test_rollback_to_what_is_no_longer_allowed_is_refused(registry: MemoryRegistry) -> None:

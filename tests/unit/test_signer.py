@@ -126,6 +126,17 @@ def test_a_wrong_key_is_one_line_without_the_key(tmp_path: Path) -> None:
         with pytest.raises(ParamsError, match="FINSIGHT_SIGNING_KEY: ") as caught:
             given_key(given, password)
         assert given.splitlines()[-1] not in str(caught.value) or given == "nowhere.pem"
+    for given in ("~nobody-of-that-name/key.pem",):
+        with pytest.raises(ParamsError, match="FINSIGHT_SIGNING_KEY: neither"):
+            given_key(given, None)
+        with pytest.raises(ParamsError, match="FINSIGHT_TRUSTED_KEYS: "):
+            trusted_key(Path(given))
+    (tmp_path / "broken").mkdir()
+    made = development_key(tmp_path / "broken")
+    assert made
+    (tmp_path / "broken" / DEVELOPMENT_KEY).write_bytes(b"x")
+    with pytest.raises(ParamsError, match="development.pem: no private key in PEM"):
+        ModelSigner(development_key(tmp_path / "broken"))
     with pytest.raises(ParamsError, match="FINSIGHT_TRUSTED_KEYS: .*no public key in PEM"):
         (tmp_path / "x").write_text("x")
         trusted_key(tmp_path / "x")
@@ -136,14 +147,13 @@ def test_a_wrong_key_is_one_line_without_the_key(tmp_path: Path) -> None:
 def test_a_signer_without_a_key_says_so(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no key to sign with"):
         ModelSigner(None).sign(tmp_path, tmp_path / "x.sig")
-    assert Key(b"").development is False
+    assert (ModelSigner(None).has_key, Key(b"").development) == (False, False)
 
 
 def test_a_key_beside_it_shows_that_nothing_was_changed(bundle: Path, tmp_path: Path) -> None:
     theirs, ours = ModelSigner(given_key(private(), None)), ModelSigner(given_key(private(), None))
     theirs.sign(bundle, tmp_path / "x.sig")
     assert ours.check(bundle, tmp_path / "x.sig", also=theirs.public) == theirs.key_id
-    assert (ours.trusts(theirs.key_id), ours.trusts(ours.key_id)) == (False, True)
     (bundle / "a.onnx").write_bytes(b"x")
     with pytest.raises(ArtifactError, match="not what x.sig signs"):
         ours.check(bundle, tmp_path / "x.sig", also=theirs.public)

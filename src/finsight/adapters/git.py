@@ -8,6 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from finsight.errors import DataError, FinsightError
 
@@ -24,13 +25,23 @@ def state(root: Path) -> dict[str, Any]:
     if commit is None:
         return {}
     # With -z a path stands as it is; each has its status, of two letters and a blank, in front.
-    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *SHAPING) or ""
-    origin = re.sub(r"://[^/@]+@", "://", _git(root, "config", "--get", "remote.origin.url") or "")
-    return {
-        "revision": commit.strip(),
-        "changed": sorted(entry[3:] for entry in found.split("\0") if entry),
-        "cloned_from": origin.strip() if re.match(r"\w+://|[\w.-]+@", origin) else "",  # a path says nothing to others
-    }
+    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *SHAPING)
+    changed = ["what `git status` can't tell"] if found is None else [entry[3:] for entry in found.split("\0") if entry]
+    origin = _git(root, "config", "--get", "remote.origin.url") or ""
+    return {"revision": commit.strip(), "changed": sorted(changed), "cloned_from": _public(origin.strip())}
+
+
+def _public(origin: str) -> str:
+    """Where a clone came from, without what may be secret in it; empty for a path, which says nothing to others."""
+    if re.fullmatch(r"[\w.-]+@[\w.-]+:[^@?]+", origin):  # git@host:owner/name
+        return origin
+    try:
+        parts = urlsplit(origin)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return ""
+    secret = "@" in parts.path or not parts.hostname  # a password with a slash in it moves all behind it into the path
+    return "" if secret or parts.scheme == "file" else f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
 
 def author(root: Path) -> str:
@@ -46,6 +57,10 @@ def clone(root: Path, revision: str, into: Path) -> None:
 
     :raises DataError: when the repository does not have the revision.
     """
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", revision):  # it comes from elsewhere: git takes what begins with - for an option
+        raise DataError(f"git revision {revision[:60]!r}: expected the 40 or 64 hexadecimal digits of a commit")
+    if into.exists() and any(into.iterdir()):
+        raise DataError(f"{into}: holds something already; name a folder that is new or empty")
     # Without hard links: what is reproduced must not be able to touch what it is compared with.
     if _git(root, "clone", "-q", "--no-hardlinks", "--no-checkout", str(root), str(into)) is None:
         raise FinsightError(f"`git clone {root}` failed; work in a git checkout")
@@ -66,7 +81,8 @@ def stage(root: Path, *paths: str) -> None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        # A path may be in any encoding.
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", errors="backslashreplace")
     except FileNotFoundError:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -106,12 +106,6 @@ class MlflowRegistry:
         with reachable(self._uri), self._existing(version):
             settled(lambda: self._client.set_registered_model_alias(self._model, alias, str(version)))
 
-    def remove_alias(self, alias: str) -> None:
-        """See :class:`finsight.ports.ModelRegistry`."""
-        with reachable(self._uri):
-            if self._registered() is not None:
-                settled(lambda: self._client.delete_registered_model_alias(self._model, alias))
-
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
         """See :class:`finsight.ports.ModelRegistry`."""
         with reachable(self._uri), self._existing(version):

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from finsight.adapters.network import no_answer
-from finsight.errors import ParamsError, UnreachableError
+from finsight.errors import ParamsError, RefusedError, UnreachableError
 from finsight.files import atomic_file
 
 # MLflow would try for minutes; a person waits for the answer here. What the user has set stays. Its connections are pooled as they are.
@@ -132,7 +132,7 @@ def reachable(uri: str) -> Iterator[None]:
         if "disk is full" in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), shown(uri)) from None
         if reason := refusal(error, text):
-            raise UnreachableError(f"MLflow at {shown(uri)}: {reason}") from None
+            raise RefusedError(f"MLflow at {shown(uri)}: {reason}") from None
         raise _unreachable(uri, _without_secrets(_cause(text))[:200]) from None
 
 

@@ -59,7 +59,9 @@ class FileOutbox:
     def names(self) -> list[str]:
         """See :class:`finsight.ports.Outbox`."""
         found = [path for path in self._folder.glob("*.tar*") if path.name.endswith((_PLAIN, _ENCRYPTED))]
-        return [_stem(path) for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+        # Another process may send and remove one at this moment.
+        times = {path: path.stat().st_mtime_ns for path in found if path.exists()}
+        return list(dict.fromkeys(_stem(path) for path in sorted(times, key=lambda path: (times[path], path.name))))
 
     @contextmanager
     def opened(self, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-import finsight
+from finsight import runtime
 from finsight.errors import DataError
 
 TEXT, BUNDLE = "text", "bundle"
@@ -20,7 +21,7 @@ class BundleModel(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: PythonModelContext) -> None:
         """Check the bundle and open it."""
-        self._model = finsight.load(context.artifacts[BUNDLE])
+        self._model = runtime.model(Path(context.artifacts[BUNDLE]))
 
     # A hint of list[str] would let MLflow take the first column of a table, whatever it holds.
     def predict(

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -31,23 +32,21 @@ class Key:
     """A private key to sign with.
 
     :param pem: PKCS #8 in PEM.
+    :param origin: what messages call it.
     :param development: whether it was made on this machine because nobody gave one.
     """
 
     pem: bytes
     password: bytes | None = None
     development: bool = False
+    origin: str = "FINSIGHT_SIGNING_KEY"
 
     def public(self) -> bytes:
         """The public half, in PEM.
 
         :raises ParamsError: when the key can't be read or is none that model-signing takes.
         """
-        return (
-            _private(self.pem, self.password)
-            .public_key()
-            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        )
+        return _private(self).public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def key_id(public: bytes) -> str:
@@ -62,8 +61,9 @@ def given_key(given: str, password: str | None) -> Key:
     """
     try:
         pem = given.encode() if given.lstrip().startswith(_PEM) else Path(given).expanduser().read_bytes()
-    except OSError as error:
-        raise ParamsError(f"FINSIGHT_SIGNING_KEY: neither a PEM text nor a file that can be read ({error.strerror})") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user that there is not
+        said = getattr(error, "strerror", None) or error
+        raise ParamsError(f"FINSIGHT_SIGNING_KEY: neither a PEM text nor a file that can be read ({said})") from None
     key = Key(pem, password.encode() if password else None)
     key.public()
     return key
@@ -84,7 +84,7 @@ def development_key(root: Path, make: bool = True) -> Key | None:
         )
         with _private_file(pem, path.parent) as made, contextlib.suppress(FileExistsError):
             os.link(made, path)
-    return Key(path.read_bytes(), development=True)
+    return Key(path.read_bytes(), development=True, origin=str(path))
 
 
 def trusted_key(path: Path) -> bytes:
@@ -94,7 +94,7 @@ def trusted_key(path: Path) -> bytes:
     """
     try:
         key = serialization.load_pem_public_key(path.expanduser().read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, UnsupportedAlgorithm) as error:
         said = error.strerror if isinstance(error, OSError) else "no public key in PEM"
         raise ParamsError(f"FINSIGHT_TRUSTED_KEYS: {path}: {said}; key.pub beside a signed bundle is one") from None
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -118,6 +118,11 @@ class ModelSigner:
         return self._given
 
     @property
+    def has_key(self) -> bool:
+        """Whether it can sign."""
+        return self._given is not None
+
+    @property
     def public(self) -> bytes:
         """The public half of the key, in PEM."""
         return self._key.public()
@@ -132,15 +137,12 @@ class ModelSigner:
         """Whether the key is one that nobody gave."""
         return self._key.development
 
-    def trusts(self, key: str) -> bool:
-        """See :class:`finsight.ports.Signer`."""
-        return key in self._trusted
-
     def sign(self, target: Path, signature: Path) -> None:
         """See :class:`finsight.ports.Signer`."""
         from model_signing import signing
 
-        with atomic_file(signature) as partial, _private_file(self._key.pem, signature.parent) as key:
+        # The key is written where nobody looks for files of the project: a killed process leaves it behind.
+        with atomic_file(signature) as partial, tempfile.TemporaryDirectory() as folder, _private_file(self._key.pem, Path(folder)) as key:
             # Typed as text, and handed to a function that takes bytes.
             signing.Config().use_elliptic_key_signer(private_key=key, password=self._key.password).sign(target, partial)
 
@@ -201,22 +203,20 @@ def _base64_again(text: str) -> str:
     return base64.b64encode(base64.b64decode(text, validate=True)).decode()
 
 
-def _private(pem: bytes, password: bytes | None) -> ec.EllipticCurvePrivateKey:
+def _private(key: Key) -> ec.EllipticCurvePrivateKey:
     try:
-        key = serialization.load_pem_private_key(pem, password)
-    except (ValueError, TypeError) as error:  # without the text, which may quote the key
-        raise ParamsError(
-            f"FINSIGHT_SIGNING_KEY: no private key in PEM, or FINSIGHT_SIGNING_PASSWORD doesn't open it ({type(error).__name__})"
-        ) from None
-    if not (isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in ("secp256r1", "secp384r1", "secp521r1")):
-        raise ParamsError("FINSIGHT_SIGNING_KEY: expected an elliptic-curve key on P-256, P-384 or P-521 (`openssl ecparam -genkey`)")
-    return key
+        found = serialization.load_pem_private_key(key.pem, key.password)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # without the text, which may quote the key
+        reason = "a password is missing, or given for a key without one" if isinstance(error, TypeError) else "no private key in PEM"
+        raise ParamsError(f"{key.origin}: {reason}, or FINSIGHT_SIGNING_PASSWORD doesn't open it") from None
+    if not (isinstance(found, ec.EllipticCurvePrivateKey) and found.curve.name in ("secp256r1", "secp384r1", "secp521r1")):
+        raise ParamsError(f"{key.origin}: expected an elliptic-curve key on P-256, P-384 or P-521 (`openssl ecparam -genkey`)")
+    return found
 
 
 @contextmanager
 def _private_file(content: bytes, folder: Path) -> Iterator[Path]:
     """A file that nobody else can read, as long as the block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")  # mkstemp makes it with mode 600
     try:
         with os.fdopen(handle, "wb") as file:

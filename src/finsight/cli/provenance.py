@@ -21,13 +21,13 @@ def verify(what: str) -> None:
     PATH-OR-VERSION is the folder of a bundle, or a version of the registry, whose reports and inputs are checked too.
     """
     from finsight import bootstrap
-    from finsight.pipeline.provenance import STATEMENT, beside
+    from finsight.pipeline.provenance import beside
+    from finsight.settings import load_settings
 
     path = Path(what)
     if path.is_dir() or not bootstrap.names_version(what):
-        bundle, folder = path, beside(path)
-        signed = (folder / STATEMENT).exists()
-        _say_verified(bundle, bootstrap.verified(bundle) if signed else None)
+        signed = beside(path).exists() or load_settings().require_signature != "off"
+        _say_verified(path, bootstrap.verified(path) if signed else None)
         return
     with tempfile.TemporaryDirectory() as made:
         content, files = bootstrap.verified_version(what, Path(made))
@@ -44,9 +44,9 @@ def _say_verified(bundle: Path, content: dict[str, Any] | None) -> None:
     if content is None:
         click.secho("no provenance beside it, so nothing says who made it: `dvc repro register` or `models download`", fg="yellow")
     elif development_signed(content):
-        whose = (
-            "this clone's" if bootstrap.signer(signs=False).trusts(content["predicate"]["finsight_signer"]["key"]) else "another clone's"
-        )
+        signer = bootstrap.signer(signs=False)
+        ours = signer.has_key and signer.development and signer.key_id == content["predicate"]["finsight_signer"]["key"]
+        whose = "this clone's" if ours else "another clone's"
         click.secho(f"statement and bundle are signed with {whose} development key, which says nothing about who made them", fg="yellow")
     else:
         click.secho("statement and bundle are signed with a trusted key", fg="green")

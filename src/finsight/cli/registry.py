@@ -28,7 +28,8 @@ def models() -> None:
 def list_(everything: bool, as_json: bool) -> None:
     """Every version, oldest first."""
     from finsight import bootstrap
-    from finsight.pipeline.models import archived, facts
+    from finsight.pipeline.models import facts
+    from finsight.pipeline.run_record import archived
 
     params = bootstrap.load_params()
     found = [v for v in bootstrap.registry(params).versions() if everything or not archived(v)]
@@ -198,9 +199,11 @@ def flush() -> None:
     from finsight.pipeline.register import flush
 
     params = bootstrap.load_params()
-    sent = flush(bootstrap.desk(params), params.register_)
+    sent, left = flush(bootstrap.desk(params), params.register_)
     for found in sent:
         made = f"version {found['version']} {found['aliases']}" if found["version"] else "no version: an experiment"
         click.echo(f"run {found['run']}, {made}")
+    if left:
+        raise DataError("; ".join(left))
     if not sent:
         click.echo("nothing waits")

@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 
 # SPDX writes NC as a part of its own (CC-BY-NC-SA-4.0, PolyForm-Noncommercial-1.0.0); model and data cards write it out.
-_FORBIDS = re.compile(r"(?<![a-z])nc(?![a-z])|non[ -]?commercial|(research|academic)[ -](use[ -])?only", re.IGNORECASE)
+_FORBIDS = re.compile(
+    r"""(?<![a-z])nc(?![a-z])                                                # a part of an SPDX identifier
+    |   non[\W_]?commercial
+    |   \b(no|not)\b[^.;]{0,20}\bcommercial
+    |   \bcommercial\W+(use|usage|purposes)?\W*(is\W+)?(prohibited|forbidden|excluded|not\b)
+    |   \b(research|academic|educational|personal|private|evaluation)\b[^.;]{0,20}\bonly\b
+    |   \bonly\b[^.;]{0,20}\b(research|academic|educational|personal|private|evaluation)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def non_commercial(licences: Mapping[str, str]) -> dict[str, str]:

@@ -108,8 +108,13 @@ def read_lock(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     :raises ParamsError: when it is no mapping in YAML.
     """
     stages = (load_yaml(path).get("stages") or {}).values()
-    params = {key: value for stage in stages for found in stage.get("params", {}).values() for key, value in found.items()}
-    return dotted(params), {out["path"]: str(out.get("md5", "")) for stage in stages for out in stage.get("outs", [])}
+    return locked_params(path), {out["path"]: str(out.get("md5", "")) for stage in stages for out in stage.get("outs", [])}
+
+
+def locked_params(path: Path, but: str = "") -> dict[str, Any]:
+    """The dotted keys and values that the stages of a dvc.lock were run with, all but one stage."""
+    stages = [stage for name, stage in (load_yaml(path).get("stages") or {}).items() if name != but]
+    return dotted({key: value for stage in stages for found in stage.get("params", {}).values() for key, value in found.items()})
 
 
 def locked_files(path: Path, but: str) -> dict[str, dict[str, str]]:

@@ -24,16 +24,31 @@ def line(who: str, action: str, version: int, why: str, alias: str = "", before:
     return {"when": now(), "who": who, "action": action, "alias": alias, "from": came_from, "to": str(version), "why": why}
 
 
-def holders(log: Sequence[Mapping[str, str]], alias: str) -> list[int]:
-    """The versions that an alias has pointed to, oldest first, without those that were rolled back."""
+def holders(log: Sequence[Mapping[str, str]], alias: str, now: int | None) -> list[int]:
+    """The versions that an alias pointed to before, oldest first, without those that were rolled back.
+
+    :param now: the version that it points to; where the log doesn't end with it, somebody has moved the alias by other means, or a change
+        that the log announces was never made.
+    """
     stack: list[int] = []
     for entry in log:
         if entry.get("alias") != alias or not entry.get("to", "").isdigit():
             continue
-        to = int(entry["to"])
-        if entry["action"] == ROLLED_BACK and to in stack:
-            while stack[-1] != to:
-                stack.pop()
-        elif not stack or stack[-1] != to:
-            stack.append(to)
+        if entry.get("from", "").isdigit():
+            _come_to(stack, int(entry["from"]))
+        if entry["action"] == ROLLED_BACK:
+            _come_to(stack, int(entry["to"]))
+        elif not stack or stack[-1] != int(entry["to"]):
+            stack.append(int(entry["to"]))
+    if now in stack:
+        _come_to(stack, now)
+        stack.pop()
     return stack
+
+
+def _come_to(stack: list[int], version: int) -> None:
+    """Leave what came after a version; one that the log has not is put on top."""
+    if version not in stack:
+        stack.append(version)
+    while stack[-1] != version:
+        stack.pop()

@@ -67,7 +67,7 @@ def export(
 ) -> dict[str, Any]:
     """Write ``bundle`` with the formats that keep their limits against the checkpoint; return what ``report`` says.
 
-    :param facts: ``max_length``, ``polarity`` and ``licenses`` of the manifest, as params.yaml has them.
+    :param facts: ``max_length``, ``polarity`` and ``licenses`` (but the backbone's) of the manifest, as params.yaml has them.
     :param programs: folder for each of ``torchscript`` and ``torch-export``, empty where it is not wanted.
     :raises GateError: when the first format is outside its limits; ``bundle`` is left as it was then.
     """
@@ -136,7 +136,7 @@ def _manifest(
         tokenizer=TOKENIZER,
         backbone=backbone["name"],
         backbone_sha256=backbone["sha256"],
-        licenses={**{f"corpus {name}": license_ for name, license_ in facts["licenses"].items()}, "backbone": backbone["license"]},
+        licenses={**facts["licenses"], "backbone": backbone["license"]},
         polarity=dict(facts["polarity"]),
         temperature=metrics["calibration"]["temperature"],
         abstain_below=metrics["calibration"].get("abstain_below"),

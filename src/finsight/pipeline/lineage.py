@@ -7,10 +7,7 @@ from typing import Any
 
 from finsight.domain import machine
 from finsight.errors import ArtifactError
-from finsight.pipeline.provenance import development_signed, resolved, subject
-
-# From the end of the pipeline to its beginning; a folder's digest is of its listing.
-_MADE = ("models/bundle", "models/checkpoint", "data/prepared", "data/raw/corpus.parquet")
+from finsight.pipeline.provenance import TRACED, development_signed, resolved, subject
 
 
 def chain(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -31,14 +28,15 @@ def _links(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     key = f"key {signer['key'][:16]}…" + (", a development key" if development_signed(content) else "")
     yield "signed", f"{key}, {run['finishedOn'][:19]}"
     yield "run", run["invocationId"] or "none: the tracker was away"
-    for path in _MADE:
+    for path in reversed(TRACED):
         if path in entries:
             yield path, f"md5 {entries[path]['digest']['dvcMd5']}, made by {entries[path]['annotations'].get('made_by', 'hand')}"
+    for name, corpus in entries["corpora"]["annotations"].items():
+        yield f"corpus {name}", f"{corpus['rows']} rows, {corpus['license']}"
+    yield "corpora", f"as one table: sha256 {entries['corpora']['digest']['sha256'][:16]}…"
     for name, entry in entries.items():
-        if name.startswith(("corpus ", "backbone ")):
-            (kind, digest), about = next(iter(entry["digest"].items())), entry["annotations"]
-            rows = f", {about['rows']} rows" if "rows" in about else ""
-            yield name, f"{kind} {digest[:16]}…{rows}, {about['license']}"
+        if name.startswith(("backbone ", "teacher ")):
+            yield name, f"sha256 {entry['digest']['sha256'][:16]}…, {entry['annotations']['license']}"
     yield "code", _code(entries)
     yield "environment", machine.in_words(predicate["buildDefinition"]["internalParameters"]["environment"])
     if forbidden := predicate["finsight_non_commercial"]:

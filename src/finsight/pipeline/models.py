@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,13 @@ from finsight.errors import ArtifactError, DataError, FinsightError, GateError
 from finsight.pipeline import audit
 from finsight.pipeline.comparison import verdict
 from finsight.pipeline.provenance import PROVENANCE
-from finsight.pipeline.register import ARCHIVED_TAG, CHAMPION
-from finsight.pipeline.run_record import BUNDLE_ARTIFACT, DIRTY_TAG, LICENCE_TAG, SIGNATURE_TAG
+from finsight.pipeline.register import CHAMPION
+from finsight.pipeline.run_record import ARCHIVED_TAG, BUNDLE_ARTIFACT, DIRTY_TAG, LICENCE_TAG, SIGNATURE_TAG, archived
 
 if TYPE_CHECKING:
     from finsight.ports import ExperimentTracker, ModelRegistry, ModelVersion
+
+ALIAS = r"[A-Za-z][\w-]*"
 
 Judge = Callable[["ModelVersion", "ModelVersion"], tuple[dict[str, Any], list[str]]]
 """Compares the version that holds an alias with another, on rows that neither has learnt from; and what keeps that from passing."""
@@ -26,16 +29,23 @@ def find(versions: Sequence[ModelVersion], name: str) -> ModelVersion:
 
     :raises DataError: when there is none.
     """
-    found = next((v for v in versions if name in v.aliases or name == str(v.number)), None)
+    found = next((v for v in versions if name == str(v.number)), None) or next((v for v in versions if name in v.aliases), None)
     if found is None:
         there = ", ".join(" ".join([str(v.number), *sorted(v.aliases)]) for v in versions) or "none"
         raise DataError(f"{name}: no such version; there: {there}")
     return found
 
 
-def archived(version: ModelVersion) -> bool:
-    """Whether a version was put away."""
-    return version.tags.get(ARCHIVED_TAG, "no") != "no"
+def check_digest(version: ModelVersion) -> str:
+    """The digest of a version's bundle.
+
+    :raises DataError: when it is none: whoever can tag a version can write there what they like.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", version.bundle_digest):
+        raise DataError(
+            f"version {version.number} was not registered by finsight: it has no digest of a bundle; register it by `dvc repro`"
+        )
+    return version.bundle_digest
 
 
 def download(tracker: ExperimentTracker, version: ModelVersion, into: Path) -> None:
@@ -43,6 +53,7 @@ def download(tracker: ExperimentTracker, version: ModelVersion, into: Path) -> N
 
     :raises ArtifactError: when the run has it no more, or what it has is not what was registered.
     """
+    check_digest(version)
     for name, artifact in (("bundle", BUNDLE_ARTIFACT), (PROVENANCE, PROVENANCE)):
         (into / name).mkdir()
         tracker.fetch(version.run, artifact, into / name)
@@ -61,6 +72,10 @@ def promote(
     :param force: whether it is promoted even where a gate fails, or where nothing can be compared; the audit line says so.
     :raises GateError: when a gate fails.
     """
+    if not re.fullmatch(ALIAS, alias) or re.fullmatch(r"v\d+|latest", alias):
+        raise DataError(
+            f"--alias: got {alias!r}, expected letters, digits, - and _, a letter first; MLflow keeps latest and v1, v2, … to itself"
+        )
     versions = registry.versions()
     version = find(versions, name)
     holder = next((v for v in versions if alias in v.aliases), None)
@@ -68,16 +83,17 @@ def promote(
         return f"version {version.number} is {alias} already; nothing was changed"
     _fit(version, alias, commercial)
     judged = _judged(judge, holder, version, alias, force) if holder else f"there was no {alias}"
-    registry.set_alias(alias, version.number)
     reason = "; ".join(filter(None, [why, judged]))
+    # The line comes first, here and below: a change that nobody wrote down is worse than a line about one that failed.
     registry.record(audit.line(who, audit.PROMOTED, version.number, reason, alias, holder.number if holder else None))
+    registry.set_alias(alias, version.number)
     return f"version {version.number} is {alias} now{f', instead of {holder.number}' if holder else ''}: {judged}"
 
 
 def _fit(version: ModelVersion, alias: str, commercial: Sequence[str]) -> None:
     if archived(version):
         raise DataError(f"version {version.number} is archived; `finsight models archive --undo {version.number}` brings it back")
-    forbidden = version.tags.get(LICENCE_TAG, "no")
+    forbidden = version.tags.get(LICENCE_TAG, "it does not say what it was made from")
     if alias in commercial and forbidden != "no":
         raise GateError(
             f"version {version.number} is not for commercial use, which {alias} is (register.commercial_aliases): {forbidden}; "
@@ -116,16 +132,14 @@ def rollback(registry: ModelRegistry, alias: str, commercial: Sequence[str], who
     """
     versions = {v.number: v for v in registry.versions()}
     now = next((v.number for v in versions.values() if alias in v.aliases), None)
-    held = audit.holders(registry.audit(), alias)
-    if held and held[-1] == now:
-        held = held[:-1]
-    before = next((number for number in reversed(held) if number in versions and number != now), None)
+    held = audit.holders(registry.audit(), alias, now)
+    before = next((number for number in reversed(held) if number in versions), None)
     if before is None:
         gone = f" ({', '.join(map(str, held))}: deleted)" if held else ""
         raise DataError(f"{alias}: the audit log knows no version before {now or 'today'} that there is still{gone}; promote one")
     _fit(versions[before], alias, commercial)
-    registry.set_alias(alias, before)
     registry.record(audit.line(who, audit.ROLLED_BACK, before, why, alias, now))
+    registry.set_alias(alias, before)
     return f"version {before} is {alias} again{f', instead of {now}' if now else ''}"
 
 
@@ -137,8 +151,8 @@ def archive(registry: ModelRegistry, name: str, who: str, why: str, undo: bool =
     version = find(registry.versions(), name)
     if not undo:
         _free(version, "archived")
-    registry.tag(version.number, {ARCHIVED_TAG: "no" if undo else audit.now()})
     registry.record(audit.line(who, audit.RESTORED if undo else audit.ARCHIVED, version.number, why))
+    registry.tag(version.number, {ARCHIVED_TAG: "no" if undo else audit.now()})
     return f"version {version.number} is {'back' if undo else 'archived'}"
 
 
@@ -149,7 +163,6 @@ def delete(registry: ModelRegistry, name: str, who: str, why: str) -> str:
     """
     version = find(registry.versions(), name)
     _free(version, "deleted")
-    # The line comes first: a deletion that nobody wrote down is worse than a line about one that failed.
     registry.record(audit.line(who, audit.DELETED, version.number, "; ".join(filter(None, [why, f"bundle {version.bundle_digest[:12]}"]))))
     registry.delete(version.number)
     return f"version {version.number} is deleted; its run {version.run} stays"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.domain.licences import non_commercial
-from finsight.errors import ArtifactError
+from finsight.errors import ArtifactError, ParamsError
 from finsight.files import atomic_folder, read_json, sha256, write_json
-from finsight.params.file import load_yaml, locked_files
+from finsight.params.file import dotted, load_yaml, locked_files, locked_params
 from finsight.pipeline.evidence import LOCK, PARAMS, Evidence
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 STATEMENT, STATEMENT_SIGNATURE, BUNDLE_SIGNATURE, PUBLIC_KEY = "statement.json", "statement.sig", "bundle.sig", "key.pub"
 PROVENANCE = "provenance"
 """The folder beside a bundle, and in the run's artifacts."""
+# What a model is made of, from the beginning of the pipeline to its end; each stands in dvc.lock under the stage that wrote it.
+TRACED = ("data/raw/corpus.parquet", "data/prepared", "models/checkpoint", "models/bundle")
 _STATEMENT_TYPE, _PREDICATE_TYPE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
 _BUILD_TYPE, _BUILDER = "urn:finsight:dvc-pipeline:1", "urn:finsight:register"
 
@@ -31,6 +33,15 @@ _BUILD_TYPE, _BUILDER = "urn:finsight:dvc-pipeline:1", "urn:finsight:register"
 def beside(bundle: Path) -> Path:
     """Where the provenance of a bundle lies."""
     return bundle.resolve().parent / PROVENANCE
+
+
+def check_params(evidence: Evidence) -> None:
+    """:raises ParamsError: when params.yaml is no longer what the stages were run with, by dvc.lock."""
+    now, lock = dotted(load_yaml(evidence.inputs / PARAMS)), evidence.inputs / LOCK
+    was = locked_params(lock, but="register") if lock.exists() else {}
+    for key, value in was.items():
+        if key in now and now[key] != value:
+            raise ParamsError(f"params.yaml: {key} is {now[key]}, the model was made with {value} (dvc.lock); run all of `dvc repro`")
 
 
 def statement(evidence: Evidence, git: Mapping[str, Any], run: str | None, signer: Signer, finished: str) -> dict[str, Any]:
@@ -41,7 +52,7 @@ def statement(evidence: Evidence, git: Mapping[str, Any], run: str | None, signe
     :param finished: when, in ISO 8601.
     """
     manifest = read_bundle(evidence.bundle)
-    params, lock = evidence.inputs / PARAMS, evidence.inputs / LOCK
+    lock = evidence.inputs / LOCK
     return {
         "_type": _STATEMENT_TYPE,
         "subject": [{"name": "bundle", "digest": {"sha256": bundle_digest(evidence.bundle)}}],
@@ -49,7 +60,7 @@ def statement(evidence: Evidence, git: Mapping[str, Any], run: str | None, signe
         "predicate": {
             "buildDefinition": {
                 "buildType": _BUILD_TYPE,
-                "externalParameters": {"params": load_yaml(params)},
+                "externalParameters": {"params": load_yaml(evidence.inputs / PARAMS)},
                 "internalParameters": {"environment": evidence.report("environment")},
                 "resolvedDependencies": [*_sources(git), *_data(evidence, manifest.licenses), *_locked(lock)],
             },
@@ -73,12 +84,14 @@ def _sources(git: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _data(evidence: Evidence, licenses: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    backbone, ingested = evidence.report("train")["backbone"], evidence.report("ingest")
-    about = {"license": backbone["license"]}
-    yield {"name": f"backbone {backbone['name']}", "digest": {"sha256": backbone["sha256"]}, "annotations": about}
-    for name, corpus in ingested["corpora"].items():
-        about = {"license": licenses.get(f"corpus {name}", ""), "rows": corpus["rows"]}
-        yield {"name": f"corpus {name}", "digest": {"sha256": ingested["corpus_sha256"]}, "annotations": about}
+    trained, ingested = evidence.report("train"), evidence.report("ingest")
+    for kind in ("backbone", "teacher"):
+        if found := trained.get(kind):
+            yield {"name": f"{kind} {found['name']}", "digest": {"sha256": found["sha256"]}, "annotations": {"license": found["license"]}}
+    rows = {name: corpus["rows"] for name, corpus in ingested["corpora"].items()}
+    # One table holds all of them, and its digest is what is known.
+    about = {name: {"rows": n, "license": licenses.get(f"corpus {name}", "")} for name, n in rows.items()}
+    yield {"name": "corpora", "digest": {"sha256": ingested["corpus_sha256"]}, "annotations": about}
 
 
 def _locked(lock: Path) -> Iterator[dict[str, Any]]:
@@ -105,7 +118,8 @@ def read_statement(folder: Path) -> dict[str, Any]:
     content = read_json(folder / STATEMENT, "dvc repro register")
     try:
         known = (content["_type"], content["predicateType"]) == (_STATEMENT_TYPE, _PREDICATE_TYPE)
-        _ = subject(content), content["predicate"]["finsight_signer"]["key"], development_signed(content), not_reproducible(content)
+        _ = subject(content), run_of(content), content["predicate"]["finsight_signer"]["key"], development_signed(content)
+        _ = not_reproducible(content), [(file["name"], file["digest"]["sha256"]) for file in _byproducts(content)]
     except (KeyError, IndexError, TypeError, AttributeError):
         known = False
     if not known:
@@ -113,11 +127,15 @@ def read_statement(folder: Path) -> dict[str, Any]:
     return content
 
 
-def verify(bundle: Path, folder: Path, signer: Signer, trusted: bool = False) -> dict[str, Any]:
+OURS, KNOWN, INTACT = "ours", "known", "intact"
+"""How much a signature has to show: that a key which we trust made it; that, or that a development key beside it did, which says nothing
+about who; or only that nothing was changed since whoever it was made it."""
+
+
+def verify(bundle: Path, folder: Path, signer: Signer, shows: str = KNOWN) -> dict[str, Any]:
     """Recompute every digest of a bundle and its provenance; the statement, when everything holds.
 
-    :param trusted: whether the key has to be one that we trust. Otherwise a development key that is not ours will do, which lies beside
-        the statement: it shows that nothing was changed since, and says nothing about who made it.
+    :param shows: OURS, KNOWN or INTACT.
     :raises ArtifactError: naming the first thing that does not.
     """
     read_bundle(bundle)
@@ -125,7 +143,11 @@ def verify(bundle: Path, folder: Path, signer: Signer, trusted: bool = False) ->
     said, found = subject(content), bundle_digest(bundle)
     if said != found:
         raise ArtifactError(f"{folder / STATEMENT}: it is about the bundle {said[:12]}…, {bundle} is {found[:12]}…")
-    also = (folder / PUBLIC_KEY).read_bytes() if development_signed(content) and not trusted else b""
+    try:
+        public = (folder / PUBLIC_KEY).read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder / PUBLIC_KEY}: no such file; `dvc repro register` writes it again") from None
+    also = public if shows == INTACT or (shows == KNOWN and development_signed(content)) else b""
     keys = {signer.check(folder / STATEMENT, folder / STATEMENT_SIGNATURE, also), signer.check(bundle, folder / BUNDLE_SIGNATURE, also)}
     if {*keys, sha256(folder / PUBLIC_KEY)} != {content["predicate"]["finsight_signer"]["key"]}:
         raise ArtifactError(f"{folder / STATEMENT}: bundle and statement are not signed with the key that it names; don't use this bundle")
@@ -135,10 +157,11 @@ def verify(bundle: Path, folder: Path, signer: Signer, trusted: bool = False) ->
 def require(bundle: Path, folder: Path, signer: Signer, release: bool) -> None:
     """Refuse a bundle that is not signed with a trusted key.
 
+    :param signer: one that trusts no development key where ``release`` is asked for: what a statement says of its key is its signer's word.
     :param release: whether a development key does not count.
     :raises ArtifactError: when it is refused.
     """
-    if development_signed(verify(bundle, folder, signer, trusted=True)) and release:
+    if development_signed(verify(bundle, folder, signer, OURS)) and release:
         raise ArtifactError(
             f"{bundle}: signed with a development key, and FINSIGHT_REQUIRE_SIGNATURE is release; register it with FINSIGHT_SIGNING_KEY set"
         )
@@ -149,9 +172,11 @@ def verify_evidence(content: Mapping[str, Any], folder: Path) -> int:
 
     :raises ArtifactError: naming the first that differs or is missing.
     """
-    files = content["predicate"]["runDetails"]["byproducts"]
+    files = _byproducts(content)
     for file in files:
         path = folder / file["name"]
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(f"{file['name']}: the statement names a file outside the run")
         if not path.is_file():
             raise ArtifactError(f"{file['name']}: the statement names it, the run has it no more")
         if sha256(path) != file["digest"]["sha256"]:
@@ -162,6 +187,21 @@ def verify_evidence(content: Mapping[str, Any], folder: Path) -> int:
 def subject(content: Mapping[str, Any]) -> str:
     """The digest of the bundle that a statement is about."""
     return str(content["subject"][0]["digest"]["sha256"])
+
+
+def run_of(content: Mapping[str, Any]) -> str:
+    """The run that a statement names; empty where the tracker was away."""
+    return str(content["predicate"]["runDetails"]["metadata"]["invocationId"])
+
+
+def _byproducts(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(content["predicate"]["runDetails"]["byproducts"])
+
+
+def source(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``revision`` and what was ``changed``, of the code that a statement is about; empty outside git."""
+    found = resolved(content).get("source")
+    return {"revision": found["digest"]["gitCommit"], "changed": found["annotations"]["changed"]} if found else {}
 
 
 def resolved(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -176,10 +216,10 @@ def development_signed(content: Mapping[str, Any]) -> bool:
 
 def not_reproducible(content: Mapping[str, Any]) -> str | None:
     """Why what a statement is about can't be made again; None when it can."""
-    source = resolved(content).get("source")
-    if source is None:
+    code = source(content)
+    if not code:
         return "it was made outside a git checkout, so no revision of the code is known"
-    if changed := source["annotations"]["changed"]:
+    if changed := code["changed"]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        return f"it was made from a dirty tree: {', '.join(changed[:3])}{more} differed from revision {source['digest']['gitCommit'][:12]}"
+        return f"it was made from a dirty tree: {', '.join(changed[:3])}{more} differed from revision {code['revision'][:12]}"
     return None

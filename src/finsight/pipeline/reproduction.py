@@ -12,8 +12,7 @@ from finsight.domain import machine
 from finsight.files import read_json
 from finsight.params.file import locked_files
 from finsight.pipeline.evidence import LOCK, Evidence
-from finsight.pipeline.provenance import resolved, subject
-from finsight.pipeline.run_record import TRACED
+from finsight.pipeline.provenance import TRACED, resolved, subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finsight.bundle import bundle_digest, read_bundle
+from finsight.bundle import read_bundle
 from finsight.domain import licences
 from finsight.domain.protocol import in_words
 from finsight.errors import ArtifactError
-from finsight.files import atomic_folder, sha256
+from finsight.files import atomic_folder, folder_digest, sha256
 from finsight.params.file import locked_files
 from finsight.pipeline import provenance
 from finsight.pipeline.comparison import as_markdown, verdict
@@ -24,11 +25,10 @@ from finsight.pipeline.tracking import BUNDLE_TAG, CHECKPOINT_TAG, REGISTERED, S
 if TYPE_CHECKING:
     from finsight.ports import ExperimentTracker, ModelRegistry, ModelVersion, Outbox, Signer
 
-VERDICT_TAG, LICENCE_TAG, DIRTY_TAG, SIGNATURE_TAG = "verdict", "non_commercial", "git.dirty", "signature"
+VERDICT_TAG, LICENCE_TAG, DIRTY_TAG, SIGNATURE_TAG, STATEMENT_TAG = "verdict", "non_commercial", "git.dirty", "signature", "statement"
+ARCHIVED_TAG = "archived"
 MODEL_ARTIFACT, REPORTS_ARTIFACT, INPUTS_ARTIFACT = "model", "reports", "inputs"
 BUNDLE_ARTIFACT = f"{MODEL_ARTIFACT}/artifacts/bundle"
-# What a model is made of; each stands in dvc.lock under the stage that wrote it.
-TRACED = ("data/raw/corpus.parquet", "data/prepared", "models/checkpoint", "models/bundle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,55 +89,71 @@ def complete_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, fac
     return run
 
 
+def archived(version: ModelVersion) -> bool:
+    """Whether a version was put away."""
+    return version.tags.get(ARCHIVED_TAG, "no") != "no"
+
+
 def prove(desk: Desk, evidence: Evidence, facts: Facts, run: str | None, folder: Path) -> None:
-    """Write the provenance beside the bundle, unless one that is as good and holds lies there."""
-    if not _holds(desk, evidence, folder, run, facts):
-        content = provenance.statement(evidence, facts.git, run, desk.signer, facts.when)
-        provenance.write_provenance(evidence, content, desk.signer, folder)
+    """Write the provenance beside the bundle, unless one that is as good and holds lies there.
 
-
-def _holds(desk: Desk, evidence: Evidence, folder: Path, run: str | None, facts: Facts) -> bool:
+    :param run: that the statement has to name; None where that can't be known.
+    """
     try:
         content = provenance.verify(evidence.bundle, folder, desk.signer)
     except ArtifactError:
-        return False
-    said = content["predicate"]["runDetails"]["metadata"]["invocationId"]
-    return (run is None or said == run) and not _better(desk, facts, content)
+        pass
+    else:
+        if run in (None, provenance.run_of(content)) and not _better(desk, facts, content):
+            return
+    content = provenance.statement(evidence, facts.git, run, desk.signer, facts.when)
+    provenance.write_provenance(evidence, content, desk.signer, folder)
 
 
 def _better(desk: Desk, facts: Facts, content: Mapping[str, Any]) -> bool:
-    """Whether ours is worth more than what a statement says: its tree was dirty and ours is clean, or only ours is signed for release."""
+    """Whether ours is worth more than what a statement says: only ours is signed for release; or its tree was dirty and ours is clean,
+    and ours is signed as well as it is."""
+    ours, theirs = not desk.signer.development, not provenance.development_signed(content)
     cleaner = provenance.not_reproducible(content) and facts.git and not facts.git["changed"]
-    return bool(cleaner or (provenance.development_signed(content) and not desk.signer.development))
+    return bool((ours and not theirs) or (cleaner and ours >= theirs))
 
 
 def _prove_in_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, run: str) -> dict[str, str]:
     folder = provenance.beside(evidence.bundle)
     prove(desk, evidence, facts, run, folder)
     tracker.log_files(run, sorted(folder.iterdir()), provenance.PROVENANCE)
-    return version_tags(evidence, facts, folder)
+    return version_tags(evidence, folder)
 
 
-def restate(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, run: str) -> dict[str, str]:
-    """Have the provenance of a complete run beside the bundle; tags to change where ours is the better one.
+def restate(
+    desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, run: str, version: ModelVersion | None
+) -> dict[str, str]:
+    """Have the provenance of a complete run beside the bundle; tags to set where ours has taken its place, being the better one.
 
     Whoever signed it: a colleague's key may not be trusted here, and their statement stays what it is.
     """
     folder = provenance.beside(evidence.bundle)
-    if _holds(desk, evidence, folder, run, facts):
-        return {}
-    with suppress(ArtifactError):  # a run from before there was provenance has none
-        with atomic_folder(folder) as partial:
-            tracker.fetch(run, provenance.PROVENANCE, partial)
-        content = provenance.read_statement(folder)
-        if provenance.subject(content) == bundle_digest(evidence.bundle) and not _better(desk, facts, content):
+    with tempfile.TemporaryDirectory() as made, suppress(ArtifactError):  # the run may be from before there was provenance, or damaged
+        fetched = Path(made)
+        tracker.fetch(run, provenance.PROVENANCE, fetched)
+        content = provenance.verify(evidence.bundle, fetched, desk.signer, provenance.INTACT)
+        # The tag is set last: without it, somebody was stopped in the middle of what follows below.
+        told = version is None or version.tags.get(STATEMENT_TAG) == sha256(fetched / provenance.STATEMENT)
+        if told and provenance.run_of(content) == run and not _better(desk, facts, content):
+            if _differ(fetched, folder):
+                with atomic_folder(folder) as partial:
+                    shutil.copytree(fetched, partial, dirs_exist_ok=True)
             return {}
     tags = _prove_in_run(desk, tracker, evidence, facts, run)
     tracker.finish(run, tags)
     return tags
 
 
-def version_tags(evidence: Evidence, facts: Facts, folder: Path) -> dict[str, str]:
+def _differ(one: Path, other: Path) -> bool:
+    return not other.is_dir() or folder_digest(one) != folder_digest(other)
+
+
+def version_tags(evidence: Evidence, folder: Path) -> dict[str, str]:
     """What people look for in the registry: where it came from, how good it is, what it may be used for."""
     manifest, metrics = read_bundle(evidence.bundle), evidence.report("metrics")
     stamp, content = manifest.protocol, provenance.read_statement(folder)
@@ -149,13 +165,13 @@ def version_tags(evidence: Evidence, facts: Facts, folder: Path) -> dict[str, st
         LICENCE_TAG: licences.in_words(manifest.licenses) or "no",
         "test_accuracy": f"{metrics['accuracy']:.4f}",
         "test_macro_f1": f"{metrics['macro_f1']:.4f}",
-        "statement": sha256(folder / provenance.STATEMENT),
+        STATEMENT_TAG: sha256(folder / provenance.STATEMENT),
         SIGNATURE_TAG: "development" if provenance.development_signed(content) else "release",
         "signed_by": content["predicate"]["finsight_signer"]["key"],
-        **{f"dvc.{path}": locked[path]["md5"] for path in TRACED if path in locked},
+        **{f"dvc.{path}": locked[path]["md5"] for path in provenance.TRACED if path in locked},
     }
-    if facts.git:
-        tags |= {"git.commit": facts.git["revision"], DIRTY_TAG: str(bool(facts.git["changed"])).lower()}
+    if code := provenance.source(content):
+        tags |= {"git.commit": code["revision"], DIRTY_TAG: str(bool(code["changed"])).lower()}
     return tags
 
 
