@@ -22,24 +22,35 @@ def storage(address: str, root: Path) -> None:
     serve_s3(root, address)
 
 
-@click.command()
-@click.option("-r", "--remote", default="minio", show_default=True)
-@edge
-def push(remote: str) -> None:
-    """Send data and models to a DVC remote."""
-    from finsight.adapters.storage import transfer
-
-    transfer("push", remote)
+REMOTE = click.option("-r", "--remote", default="minio", show_default=True)
 
 
 @click.command()
-@click.option("-r", "--remote", default="minio", show_default=True)
+@REMOTE
+@click.option(
+    "--runs",
+    type=click.Choice(["current", "all", "none"]),
+    default="current",
+    show_default=True,
+    help="Runs of DVC's run cache that go with it: those that dvc.lock describes, all that are here, none.",
+)
 @edge
-def pull(remote: str) -> None:
-    """Fetch data and models from a DVC remote."""
-    from finsight.adapters.storage import transfer
+def push(remote: str, runs: str) -> None:
+    """Send data and models to a DVC remote, and the runs that led to them."""
+    from finsight.adapters.transfers import push
 
-    transfer("pull", remote)
+    click.echo(f"{push(remote, runs)} objects sent to {remote}")
+
+
+@click.command()
+@REMOTE
+@click.option("--runs/--no-runs", default=True, show_default=True, help="Also what others have run with the present parameters.")
+@edge
+def pull(remote: str, runs: bool) -> None:
+    """Fetch data and models from a DVC remote, and put them in place."""
+    from finsight.adapters.transfers import pull
+
+    click.echo(f"{pull(remote, runs)} objects fetched from {remote}")
 
 
 @click.command()

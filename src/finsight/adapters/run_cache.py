@@ -1,0 +1,141 @@
+"""DVC's run cache, shared: which inputs led to which outputs, so that a colleague's identical run is fetched in place of computed.
+
+DVC's own ``push --run-cache`` sends what its run cache says and not the objects that it names, and a stage with an output that is kept
+in git (``cache: false``) does not get into it at all, metrics and plots apart. Both are mended here, through DVC's own functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import networkx
+from dvc.dependency.base import DependencyDoesNotExistError
+from dvc.repo import Repo, lock_repo
+from dvc.stage.cache import _can_hash, _get_cache_hash
+from dvc.stage.serialize import to_single_stage_lockfile
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
+from dvc_data.hashfile.tree import Tree
+from dvc_objects.fs import generic
+from ruamel.yaml import YAML
+
+from finsight.adapters.objects import Objects, absent, locked_stages, objects, outputs
+
+RUNS = "runs"
+
+
+def remember(repo: Repo) -> None:
+    """Put each stage that is up to date into the run cache, and its outputs that are kept in git into the cache."""
+    with lock_repo(repo):
+        for stage in repo.index.stages:
+            if _can_hash(stage) and not stage.changed():
+                repo.stage_cache.save(stage)
+
+
+def entries(odb: Any) -> set[str]:
+    """The runs of a cache or a remote, as paths within it."""
+    return {odb.fs.relpath(path, odb.path) for path in odb.fs.find(odb.fs.join(odb.path, RUNS))}
+
+
+def read_entry(repo: Repo, name: str) -> dict[str, Any]:
+    """What a run of the cache says: command, parameters, dependencies and outputs."""
+    entry: dict[str, Any] = YAML(typ="safe").load(Path(repo.cache.legacy.path, name).read_text(encoding="utf-8"))
+    return entry
+
+
+def push_runs(repo: Repo, remote: str, every: bool) -> int:
+    """Send runs, after the objects that they name.
+
+    :param every: all that the cache still has the objects of; else those that dvc.lock describes.
+    """
+    far, near = repo.cloud.get_remote_odb(remote, "push", hash_name="md5-dos2unix"), repo.cache.legacy
+    lock = Path(repo.root_dir, "dvc.lock")
+    current = locked_stages(lock.read_text(encoding="utf-8")) if lock.is_file() else []
+    chosen, found = [], Objects()
+    for name in sorted(entries(near)):
+        entry = read_entry(repo, name)
+        if every or entry in current:
+            its = objects(outputs(entry), repo.cache.local)
+            if not absent(its, repo.cache.local):
+                chosen.append(name)
+                found |= its
+    sent = len(repo.cloud.push(found, remote=remote).transferred)
+    return sent + _copy(near, far, set(chosen) - entries(far))
+
+
+def pull_runs(repo: Repo, remote: str) -> int:
+    """Fetch all runs that the remote knows, and the objects of those that answer to the parameters and files of this workspace."""
+    far, near = repo.cloud.get_remote_odb(remote, "fetch", hash_name="md5-dos2unix"), repo.cache.legacy
+    fetched = _copy(far, near, entries(far) - entries(near))
+    with lock_repo(repo):
+        return fetched + _fetch_matching(repo, remote)
+
+
+def _copy(source: Any, target: Any, names: Iterable[str]) -> int:
+    wanted = sorted(names)
+    if wanted:
+        places = [[odb.fs.join(odb.path, name) for name in wanted] for odb in (source, target)]
+        for folder in {target.fs.parent(place) for place in places[1]}:
+            target.fs.makedirs(folder, exist_ok=True)
+        generic.copy(source.fs, places[0], target.fs, places[1])
+    return len(wanted)
+
+
+def _fetch_matching(repo: Repo, remote: str) -> int:
+    """Walk the pipeline as `dvc repro` would, with the outputs that the run cache promises in place of those that it would compute."""
+    promised: dict[str, HashInfo | None] = {}
+    fetched = 0
+    for stage in reversed(list(networkx.topological_sort(repo.index.graph))):
+        entry = _matching(repo, stage, promised)
+        outs: dict[str, HashInfo | None] = dict.fromkeys(out.def_path for out in stage.outs)
+        if entry:
+            count, whole = _fetch(repo, remote, outputs(entry))
+            fetched += count
+            outs |= outputs(entry) if whole else {}
+        promised |= outs if stage.cmd else {}
+    return fetched
+
+
+def _matching(repo: Repo, stage: Any, promised: dict[str, HashInfo | None]) -> dict[str, Any] | None:
+    """The run that answers to a stage, its dependencies as they will be."""
+    if not stage.cmd or stage.always_changed:
+        return None
+    try:
+        for dependency in stage.deps:
+            above = next((path for path in promised if f"{dependency.def_path}/".startswith(f"{path}/")), None)
+            if above is None:
+                dependency.save()
+            else:
+                digest = _within(promised[above], dependency.def_path[len(above) + 1 :], repo.cache.local)
+                if digest is None:
+                    return None
+                dependency.hash_info, dependency.meta = digest, Meta()
+    except DependencyDoesNotExistError:
+        return None
+    return _newest(repo, _get_cache_hash(to_single_stage_lockfile(stage), key=True))
+
+
+def _newest(repo: Repo, key: str) -> dict[str, Any] | None:
+    """The run that DVC takes where several have the same inputs."""
+    folder = Path(repo.cache.legacy.path, RUNS, key[:2], key)
+    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+    return read_entry(repo, f"{RUNS}/{key[:2]}/{key}/{found[-1].name}") if found else None
+
+
+def _within(digest: HashInfo | None, inner: str, cache: Any) -> HashInfo | None:
+    """The digest of a file in a folder; of the output itself where ``inner`` is empty."""
+    if digest is None or not inner:
+        return digest
+    return next((its for key, _, its in Tree.load(cache, digest) if "/".join(key) == inner), None)
+
+
+def _fetch(repo: Repo, remote: str, outs: dict[str, HashInfo]) -> tuple[int, bool]:
+    """Bring outputs into the cache; how many objects came, and whether all are there now."""
+    count = 0
+    for _ in range(2):  # the lists of folders, then what they list
+        lacking = absent(objects(outs, repo.cache.local), repo.cache.local)
+        if lacking:
+            count += len(repo.cloud.pull(lacking, remote=remote).transferred)
+    return count, not absent(objects(outs, repo.cache.local), repo.cache.local)
