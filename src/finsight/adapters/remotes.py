@@ -52,7 +52,7 @@ def listening() -> Iterator[Heard]:
 
 @contextmanager
 def opened(remote: str) -> Iterator[Repo]:
-    """The repository of this folder, for work with a remote that answers; what DVC says inside is raised as one line.
+    """The repository of this folder, for work with a remote that answers; a failure inside is raised as one line.
 
     :raises ParamsError: when .dvc/config has no such remote, or says something that can't be.
     :raises UnreachableError: when the remote does not answer, refuses the key, or has no such bucket.

@@ -1,7 +1,7 @@
 """DVC's run cache, shared: which inputs led to which outputs, so that a colleague's identical run is fetched in place of computed.
 
 DVC's own ``push --run-cache`` sends what its run cache says and not the objects that it names, and a stage with an output that is kept
-in git (``cache: false``) does not get into it at all, metrics and plots apart. Both are mended here, through DVC's own functions.
+in git (``cache: false``) does not get into it at all, metrics and plots apart. Both are mended here; `dvc repro` reads what comes of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs import generic
 from ruamel.yaml import YAML
 
-from finsight.adapters.objects import Objects, absent, locked_stages, objects, outputs
+from finsight.adapters.objects import Objects, absent, bring, locked_stages, objects, outputs
 
 RUNS = "runs"
 
@@ -30,7 +30,7 @@ def remember(repo: Repo) -> None:
     """Put each stage that is up to date into the run cache, and its outputs that are kept in git into the cache."""
     with lock_repo(repo):
         for stage in repo.index.stages:
-            if _can_hash(stage) and not stage.changed():
+            if not stage.changed() and _can_hash(stage):
                 repo.stage_cache.save(stage)
 
 
@@ -45,24 +45,27 @@ def read_entry(repo: Repo, name: str) -> dict[str, Any]:
     return entry
 
 
-def push_runs(repo: Repo, remote: str, every: bool) -> int:
-    """Send runs, after the objects that they name.
+def runs_to_send(repo: Repo, every: bool) -> dict[str, Objects]:
+    """Runs by name with the objects that they lead to.
 
     :param every: all that the cache still has the objects of; else those that dvc.lock describes.
     """
-    far, near = repo.cloud.get_remote_odb(remote, "push", hash_name="md5-dos2unix"), repo.cache.legacy
     lock = Path(repo.root_dir, "dvc.lock")
     current = locked_stages(lock.read_text(encoding="utf-8")) if lock.is_file() else []
-    chosen, found = [], Objects()
-    for name in sorted(entries(near)):
+    found = {}
+    for name in sorted(entries(repo.cache.legacy)):
         entry = read_entry(repo, name)
         if every or entry in current:
             its = objects(outputs(entry), repo.cache.local)
             if not absent(its, repo.cache.local):
-                chosen.append(name)
-                found |= its
-    sent = len(repo.cloud.push(found, remote=remote).transferred)
-    return sent + _copy(near, far, set(chosen) - entries(far))
+                found[name] = its
+    return found
+
+
+def push_runs(repo: Repo, remote: str, names: Iterable[str]) -> int:
+    """Send what runs say. What they lead to goes before, so that a run never stands without its outputs."""
+    far = repo.cloud.get_remote_odb(remote, "push", hash_name="md5-dos2unix")
+    return _copy(repo.cache.legacy, far, set(names) - entries(far))
 
 
 def pull_runs(repo: Repo, remote: str) -> int:
@@ -70,7 +73,7 @@ def pull_runs(repo: Repo, remote: str) -> int:
     far, near = repo.cloud.get_remote_odb(remote, "fetch", hash_name="md5-dos2unix"), repo.cache.legacy
     fetched = _copy(far, near, entries(far) - entries(near))
     with lock_repo(repo):
-        return fetched + _fetch_matching(repo, remote)
+        return fetched + _fetch_matching(repo, repo.cloud.get_remote_odb(remote, "fetch"))
 
 
 def _copy(source: Any, target: Any, names: Iterable[str]) -> int:
@@ -83,7 +86,7 @@ def _copy(source: Any, target: Any, names: Iterable[str]) -> int:
     return len(wanted)
 
 
-def _fetch_matching(repo: Repo, remote: str) -> int:
+def _fetch_matching(repo: Repo, source: Any) -> int:
     """Walk the pipeline as `dvc repro` would, with the outputs that the run cache promises in place of those that it would compute."""
     promised: dict[str, HashInfo | None] = {}
     fetched = 0
@@ -91,9 +94,9 @@ def _fetch_matching(repo: Repo, remote: str) -> int:
         entry = _matching(repo, stage, promised)
         outs: dict[str, HashInfo | None] = dict.fromkeys(out.def_path for out in stage.outs)
         if entry:
-            count, whole = _fetch(repo, remote, outputs(entry))
+            count, gone = bring(outputs(entry), source, repo.cache.local)
             fetched += count
-            outs |= outputs(entry) if whole else {}
+            outs |= {} if gone else outputs(entry)
         promised |= outs if stage.cmd else {}
     return fetched
 
@@ -129,13 +132,3 @@ def _within(digest: HashInfo | None, inner: str, cache: Any) -> HashInfo | None:
     if digest is None or not inner:
         return digest
     return next((its for key, _, its in Tree.load(cache, digest) if "/".join(key) == inner), None)
-
-
-def _fetch(repo: Repo, remote: str, outs: dict[str, HashInfo]) -> tuple[int, bool]:
-    """Bring outputs into the cache; how many objects came, and whether all are there now."""
-    count = 0
-    for _ in range(2):  # the lists of folders, then what they list
-        lacking = absent(objects(outs, repo.cache.local), repo.cache.local)
-        if lacking:
-            count += len(repo.cloud.pull(lacking, remote=remote).transferred)
-    return count, not absent(objects(outs, repo.cache.local), repo.cache.local)

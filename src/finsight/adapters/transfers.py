@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dvc.repo import Repo, lock_repo
+from dvc_data.hashfile.hash_info import HashInfo
 
 from finsight.adapters import run_cache
-from finsight.adapters.objects import Objects, absent, objects
+from finsight.adapters.objects import absent, bring, carry, objects
 from finsight.adapters.remotes import opened
 from finsight.errors import ArtifactError
 
@@ -21,12 +22,21 @@ def push(remote: str, runs: str) -> int:
     :raises ArtifactError: when an output is neither in the cache nor in the remote.
     """
     with opened(remote) as repo:
-        shares = runs != "none" and _keeps_runs(repo, remote)
-        if shares:
+        if _own_names(repo, remote):
+            return int(repo.push(remote=remote))
+        found = objects(_outputs(repo, pushed=True), repo.cache.local)
+        sent: dict[str, object] = {}
+        if runs != "none" and _keeps_runs(repo, remote):
             run_cache.remember(repo)
-        sent: int = repo.push(remote=remote)
-        _refuse_gaps(repo, remote)
-        return sent + (run_cache.push_runs(repo, remote, every=runs == "all") if shares else 0)
+            for name, its in run_cache.runs_to_send(repo, every=runs == "all").items():
+                sent[name] = its
+                found |= its
+        far = repo.cloud.get_remote_odb(remote, "push")
+        lacking = absent(found, far)
+        if gaps := absent(lacking, repo.cache.local):
+            raise ArtifactError(f"neither here nor at remote {remote}: {_some(gaps.values())}; `dvc repro` makes it, then push again")
+        count = carry(lacking, repo.cache.local, far, "Pushing")
+        return count + (run_cache.push_runs(repo, remote, sent) if sent else 0)
 
 
 def pull(remote: str, runs: bool) -> int:
@@ -36,50 +46,32 @@ def pull(remote: str, runs: bool) -> int:
     :raises ArtifactError: when the remote lacks an object, or has a damaged one.
     """
     with opened(remote) as repo:
-        # An output without a digest (a pipeline that has not run here yet) is no failure; one that should have come is, see below.
-        try:
-            fetched: int = repo.pull(remote=remote, allow_missing=True)["stats"]["fetched"]
-        finally:
-            _refuse_damage(repo, remote)
-        return fetched + (run_cache.pull_runs(repo, remote) if runs and _keeps_runs(repo, remote) else 0)
+        if _own_names(repo, remote):
+            return int(repo.pull(remote=remote)["stats"]["fetched"])
+        outs = _outputs(repo)
+        count, gone = bring(outs, repo.cloud.get_remote_odb(remote, "pull"), repo.cache.local)
+        # DVC removes an output that it can't put in place: one that is not whole is not touched. One without a digest is of a pipeline that
+        # has not run here yet.
+        whole = [path for path in outs if not any(f"{lost}/".startswith(f"{path}/") for lost in gone.values())]
+        if whole:
+            repo.checkout(targets=whole, allow_missing=True)
+        if gone:
+            raise ArtifactError(f"remote {remote} does not have {_some(gone.values())}; `finsight push -r {remote}` where it was made")
+        return count + (run_cache.pull_runs(repo, remote) if runs and _keeps_runs(repo, remote) else 0)
+
+
+def _own_names(repo: Repo, remote: str) -> bool:
+    """Whether a remote keeps files under their own names (``version_aware``), in place of digests; it has no room for runs then."""
+    return bool(repo.cloud.get_remote(remote).fs.version_aware)
 
 
 def _keeps_runs(repo: Repo, remote: str) -> bool:
-    """A remote that keeps files under their own names (``version_aware``), or one over http, has no place for runs."""
-    far = repo.cloud.get_remote(remote).fs
-    return not far.version_aware and far.protocol not in ("http", "https")
+    return repo.cloud.get_remote(remote).fs.protocol not in ("http", "https")  # DVC can't list these
 
 
-def _lacking(repo: Repo) -> Objects:
-    """Objects that the workspace names and the cache does not have."""
+def _outputs(repo: Repo, pushed: bool = False) -> dict[str, HashInfo]:
     with lock_repo(repo):
-        outs = {str(out): out.hash_info for out in repo.index.outs if out.use_cache and out.hash_info}
-    return absent(objects(outs, repo.cache.local), repo.cache.local)
-
-
-def _refuse_gaps(repo: Repo, remote: str) -> None:
-    lacking = _lacking(repo)
-    if lacking and _keeps_runs(repo, remote):
-        lacking = absent(lacking, repo.cloud.get_remote_odb(remote, "push"))
-    if lacking:
-        raise ArtifactError(f"neither here nor at remote {remote}: {_some(lacking.values())}; `dvc repro` makes it, then push again")
-
-
-def _refuse_damage(repo: Repo, remote: str) -> None:
-    """Say why a pull left gaps: an object is not there, or it was and its content is not what its name says."""
-    lacking = _lacking(repo)
-    if not lacking or not _keeps_runs(repo, remote):
-        return
-    far = repo.cloud.get_remote_odb(remote, "pull")
-    gone = absent(lacking, far)
-    if gone:
-        raise ArtifactError(f"remote {remote} does not have {_some(gone.values())}; `finsight push -r {remote}` where it was made")
-    damaged = next(iter(lacking))
-    place = far.fs.unstrip_protocol(far.oid_to_path(damaged.value))
-    raise ArtifactError(
-        f"remote {remote}: {_some(lacking.values())} arrived damaged ({place}) and was thrown away; "
-        f"remove that object and `finsight push -r {remote}` from a clone that has it"
-    )
+        return {str(out): out.hash_info for out in repo.index.outs if out.use_cache and out.hash_info and (out.can_push or not pushed)}
 
 
 def _some(paths: Iterable[str]) -> str:
