@@ -38,7 +38,9 @@ STAGES = """stages:
 """
 MAKE = """mkdir -p made && echo made >> ran
 size=$(sed -n 's/size: //p' params.yaml)
-for name in part other last; do python -c "import random; random.seed('$name$size'); open('made/$name', 'wb').write(random.randbytes($size))"; done
+for name in part other last; do
+  python -c "import random; random.seed('$name$size'); open('made/$name', 'wb').write(random.randbytes($size))"
+done
 echo "$size" > report.txt
 """
 
@@ -194,9 +196,7 @@ def test_what_was_never_pushed_is_said(repo: Small) -> None:
     ],
 )
 @pytest.mark.parametrize("command", [PUSH, PULL])
-def test_what_refuses_is_one_line_and_nothing_is_lost(
-    repo: Small, command: tuple[str, ...], settings: dict[str, str], says: str
-) -> None:
+def test_what_refuses_is_one_line_and_nothing_is_lost(repo: Small, command: tuple[str, ...], settings: dict[str, str], says: str) -> None:
     before = {path: path.read_bytes() for path in repo.root.rglob("*") if path.is_file() and ".dvc/tmp" not in str(path)}
     repo.set(**settings)
     line = repo.fails(*command)
@@ -211,7 +211,9 @@ def test_no_key_and_no_remote_are_one_line(repo: Small) -> None:
     assert "remote 'nosuch' is not in .dvc/config (there: there)" in repo.fails("finsight", "push", "-r", "nosuch")
     local = repo.root / ".dvc/config.local"
     local.write_text("\n".join(line for line in local.read_text().splitlines() if "access_key" not in line) + "\n")
-    assert "no key is set; set it with `dvc remote modify --local there" in repo.fails(*PUSH, HOME=str(repo.root), AWS_EC2_METADATA_DISABLED="true")
+    assert "no key is set; set it with `dvc remote modify --local there" in repo.fails(
+        *PUSH, HOME=str(repo.root), AWS_EC2_METADATA_DISABLED="true"
+    )
 
 
 @pytest.mark.long
@@ -221,9 +223,8 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     repo = small(tmp_path / "first", f"http://127.0.0.1:{port}", size=3_000_000)
     there = tmp_path / "s3/data/dvc/files"
     with serve_s3(tmp_path / "s3", "--bwlimit", "1M", port=port):
-        pushing = subprocess.Popen(
-            PUSH, cwd=repo.root, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, text=True, stderr=subprocess.PIPE
-        )
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        pushing = subprocess.Popen(PUSH, cwd=repo.root, env={**os.environ, "PATH": path}, text=True, stderr=subprocess.PIPE)
         end = time.monotonic() + 60
         while not any(path.is_file() and path.stat().st_size for path in there.rglob("*")):
             assert time.monotonic() < end

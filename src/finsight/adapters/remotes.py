@@ -14,6 +14,7 @@ from dvc.config import ConfigError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_objects.errors import ObjectFormatError
+
 from finsight.adapters.network import no_answer
 from finsight.errors import FinsightError, ParamsError, UnreachableError
 
@@ -48,6 +49,17 @@ def listening() -> Iterator[Heard]:
     finally:
         for logger, handlers, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextmanager
+def here() -> Iterator[Repo]:
+    """The repository of this folder; what DVC says inside is raised as one line."""
+    with listening() as heard:
+        try:
+            with Repo() as repo:
+                yield repo
+        except FAILURES as error:
+            raise FinsightError(_first(heard.errors[0] if heard.errors else error)) from error
 
 
 @contextmanager

@@ -21,17 +21,46 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs import generic
 from ruamel.yaml import YAML
 
-from finsight.adapters.objects import Objects, absent, bring, locked_stages, objects, outputs
+from finsight.adapters.carriage import bring
+from finsight.adapters.objects import Objects, absent, objects, outputs
 
 RUNS = "runs"
 
 
-def remember(repo: Repo) -> None:
-    """Put each stage that is up to date into the run cache, and its outputs that are kept in git into the cache."""
+def remember(repo: Repo) -> dict[str, Objects]:
+    """Put each stage that is up to date into the run cache, and its outputs that are kept in git into the cache.
+
+    :returns: the runs that dvc.lock describes, by name, with the objects that they led to.
+    """
+    found = {}
     with lock_repo(repo):
         for stage in repo.index.stages:
-            if not stage.changed() and _can_hash(stage):
-                repo.stage_cache.save(stage)
+            name = _name(stage)
+            if name and not (known := Path(repo.cache.legacy.path, name).is_file()):
+                known = not stage.changed() and _can_hash(stage)
+                if known:
+                    repo.stage_cache.save(stage)
+            if name and known:
+                found[name] = objects({str(out.def_path): out.hash_info for out in stage.outs}, repo.cache.local)
+    return _whole(repo, found)
+
+
+def all_runs(repo: Repo) -> dict[str, Objects]:
+    """The runs that the cache still has the objects of, by name."""
+    names = sorted(entries(repo.cache.legacy))
+    return _whole(repo, {name: objects(outputs(read_entry(repo, name)), repo.cache.local) for name in names})
+
+
+def _whole(repo: Repo, runs: dict[str, Objects]) -> dict[str, Objects]:
+    return {name: found for name, found in runs.items() if not absent(found, repo.cache.local)}
+
+
+def _name(stage: Any) -> str | None:
+    """Where DVC's run cache keeps what dvc.lock says of a stage; None where it says nothing, or DVC always runs it."""
+    if not stage.cmd or stage.always_changed or not all(item.hash_info for item in (*stage.deps, *stage.outs)):
+        return None
+    key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
+    return f"{RUNS}/{key[:2]}/{key}/{_get_cache_hash(to_single_stage_lockfile(stage))}"
 
 
 def entries(odb: Any) -> set[str]:
@@ -43,23 +72,6 @@ def read_entry(repo: Repo, name: str) -> dict[str, Any]:
     """What a run of the cache says: command, parameters, dependencies and outputs."""
     entry: dict[str, Any] = YAML(typ="safe").load(Path(repo.cache.legacy.path, name).read_text(encoding="utf-8"))
     return entry
-
-
-def runs_to_send(repo: Repo, every: bool) -> dict[str, Objects]:
-    """Runs by name with the objects that they lead to.
-
-    :param every: all that the cache still has the objects of; else those that dvc.lock describes.
-    """
-    lock = Path(repo.root_dir, "dvc.lock")
-    current = locked_stages(lock.read_text(encoding="utf-8")) if lock.is_file() else []
-    found = {}
-    for name in sorted(entries(repo.cache.legacy)):
-        entry = read_entry(repo, name)
-        if every or entry in current:
-            its = objects(outputs(entry), repo.cache.local)
-            if not absent(its, repo.cache.local):
-                found[name] = its
-    return found
 
 
 def push_runs(repo: Repo, remote: str, names: Iterable[str]) -> int:

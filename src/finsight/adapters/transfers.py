@@ -8,7 +8,8 @@ from dvc.repo import Repo, lock_repo
 from dvc_data.hashfile.hash_info import HashInfo
 
 from finsight.adapters import run_cache
-from finsight.adapters.objects import absent, bring, carry, objects
+from finsight.adapters.carriage import bring, send
+from finsight.adapters.objects import Objects, absent, objects
 from finsight.adapters.remotes import opened
 from finsight.errors import ArtifactError
 
@@ -25,18 +26,17 @@ def push(remote: str, runs: str) -> int:
         if _own_names(repo, remote):
             return int(repo.push(remote=remote))
         found = objects(_outputs(repo, pushed=True), repo.cache.local)
-        sent: dict[str, object] = {}
+        led: dict[str, Objects] = {}
         if runs != "none" and _keeps_runs(repo, remote):
-            run_cache.remember(repo)
-            for name, its in run_cache.runs_to_send(repo, every=runs == "all").items():
-                sent[name] = its
-                found |= its
+            led = run_cache.remember(repo) | (run_cache.all_runs(repo) if runs == "all" else {})
+        for its in led.values():
+            found |= its
         far = repo.cloud.get_remote_odb(remote, "push")
         lacking = absent(found, far)
         if gaps := absent(lacking, repo.cache.local):
             raise ArtifactError(f"neither here nor at remote {remote}: {_some(gaps.values())}; `dvc repro` makes it, then push again")
-        count = carry(lacking, repo.cache.local, far, "Pushing")
-        return count + (run_cache.push_runs(repo, remote, sent) if sent else 0)
+        count = send(lacking, repo.cache.local, far)
+        return count + (run_cache.push_runs(repo, remote, led) if led else 0)
 
 
 def pull(remote: str, runs: bool) -> int:
