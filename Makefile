@@ -5,7 +5,7 @@ REMOTE ?= minio
 BASE ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-all lint export diff storage push pull mlflow serve bench clean
+.PHONY: help setup repro test test-all lint export diff storage push pull mlflow ui serve bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,7 +53,10 @@ push: setup ## send data and models to a DVC remote: make push REMOTE=minio
 pull: setup ## fetch data and models from a DVC remote: make pull REMOTE=minio
 	@$(BIN)/finsight pull -r $(REMOTE)
 
-mlflow: setup ## runs and model versions in the browser
+mlflow: setup ## a development MLflow server on 127.0.0.1:5000, artifacts on the S3 server of make storage
+	@$(BIN)/finsight mlflow --server
+
+ui: setup ## this clone's runs and model versions in the browser
 	@$(BIN)/finsight mlflow
 
 serve: setup ## answer predictions over REST from the exported bundle

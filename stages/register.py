@@ -1,6 +1,5 @@
-"""Bring the run with its evidence into MLflow and the bundle into its model registry. Run twice, nothing changes."""
+"""Bring the run with its evidence into MLflow and the bundle into its model registry, signed. Run twice, nothing changes."""
 
-import os
 from pathlib import Path
 
 import click
@@ -9,24 +8,26 @@ from finsight.command import PATH, edge
 
 
 @click.command(help=__doc__)
-@click.option("--bundle", type=PATH, required=True, help="Folder of the exported bundle.")
+@click.option("--bundle", type=PATH, required=True, help="Folder of the exported bundle; its provenance is written beside it.")
 @click.option("--reports", type=PATH, required=True, help="Folder of the other stages' reports.")
 @click.option("--report", type=PATH, required=True, help="JSON file to write: run, version, aliases.")
 @edge
 def main(bundle: Path, reports: Path, report: Path) -> None:
     from finsight import bootstrap
-    from finsight.pipeline.register import evidence, register
+    from finsight.pipeline.evidence import Evidence
+    from finsight.pipeline.register import register
 
     params = bootstrap.load_params()
-    registry, tracker = bootstrap.registry(params), bootstrap.tracker(params)
-    settings, lineage = bootstrap.flatten(params), bootstrap.lineage()
-    # DVC sets this variable inside `dvc exp run`.
-    experiment = os.environ.get("DVC_EXP_NAME")
-    judge = bootstrap.against(params, reports)
-    found = register(tracker, registry, params.register_, evidence(bundle, reports), settings, lineage, experiment, judge, report)
-    click.echo(
-        f"run {found['run']}, " + (f"version {found['version']} {found['aliases']}" if found["version"] else "no version: an experiment")
-    )
+    found = register(bootstrap.desk(params), params.register_, Evidence(bundle, reports, Path()), bootstrap.facts(params), report)
+    for problem in (found.get("waits"), found.get("left")):
+        if problem:
+            click.secho(f"warning: {problem}", fg="yellow", err=True)
+    if "waits" in found:
+        click.echo("the registration waits in .outbox; `finsight registry flush` and the next `dvc repro register` send it")
+    elif found["version"]:
+        click.echo(f"run {found['run']}, version {found['version']} {found['aliases']}")
+    else:
+        click.echo(f"run {found['run']}, no version: an experiment")
 
 
 if __name__ == "__main__":

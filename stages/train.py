@@ -13,12 +13,15 @@ from finsight.command import PATH, edge, stop_signal
 @click.option("--checkpoint", type=PATH, required=True, help="Folder to write: weights, configuration, tokenizer.")
 @click.option("--report", type=PATH, required=True, help="JSON file to write: the best epoch, speed, digests.")
 @click.option("--curves", type=PATH, required=True, help="CSV file to write: loss and metrics by epoch.")
+@click.option("--environment", type=PATH, required=True, help="JSON file to write: packages, processor, GPU and driver.")
 @click.option("--steps", type=PATH, required=True, help="JSON lines to write: the loss by step.")
 @edge
-def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, steps: Path) -> None:
+def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, environment: Path, steps: Path) -> None:
     from finsight import bootstrap
     from finsight.adapters.progress import JsonLines, ProgressBar
     from finsight.adapters.torchrun import relaunched
+    from finsight.files import write_json
+    from finsight.modeling.host import describe
     from finsight.pipeline.train import train
 
     params = bootstrap.load_params()
@@ -26,20 +29,14 @@ def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, steps: Pa
         return
     backbone = bootstrap.backbone(params)
     with stop_signal() as stop, bootstrap.tracked(params) as run, JsonLines(steps) as log, ProgressBar() as bar:
+        scratch, teacher = bootstrap.scratch(), bootstrap.teacher(params)
+        outputs = (checkpoint, report, curves)
         found = train(
-            prepared,
-            params.labels,
-            params.train,
-            backbone,
-            checkpoint,
-            report,
-            curves,
-            [bar, log, run],
-            scratch=bootstrap.scratch(),
-            teacher=bootstrap.teacher(params),
-            stop=stop,
+            prepared, params.labels, params.train, backbone, *outputs, [bar, log, run], scratch=scratch, teacher=teacher, stop=stop
         )
-        run.made(found.get("checkpoint_sha256", ""))
+        if "checkpoint_sha256" in found:  # of several processes one has written it
+            write_json(environment, describe())
+            run.made(found["checkpoint_sha256"])
     click.echo(f"best epoch {found['best_epoch']}, {found['rows_per_second']} rows/s on {found['device']} in {found['precision']}")
 
 

@@ -136,6 +136,17 @@ class Project:
         assert len(errors) == 1, err
         return errors[0]
 
+    def cli(self, *arguments: str, ok: bool = True) -> str:
+        """Run the `finsight` command; what it printed, or its one line of error."""
+        command = [sys.executable, "-m", "finsight.cli", *arguments]
+        done = subprocess.run(command, cwd=self.root, env={**os.environ, **self.env}, text=True, capture_output=True)
+        assert (done.returncode == 0) == ok, f"{arguments} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        if ok:
+            return done.stdout
+        assert "Traceback" not in done.stderr, done.stderr
+        (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return error
+
     def json(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.root / "reports" / name).read_text())
         return content

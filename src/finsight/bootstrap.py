@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,20 +14,24 @@ from typing import TYPE_CHECKING, Any
 from finsight.errors import DataError
 from finsight.params import file
 from finsight.params.file import Params, flatten
-from finsight.settings import load_settings
+from finsight.settings import load_settings, project_root
 
 if TYPE_CHECKING:
     from finsight.modeling.training import Observer
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
     from finsight.pipeline.compare import Side
+    from finsight.pipeline.evidence import Evidence
     from finsight.pipeline.export import Runtimes
-    from finsight.pipeline.register import Compare
+    from finsight.pipeline.models import Judge
+    from finsight.pipeline.reproduction import Reproduction
+    from finsight.pipeline.run_record import Desk, Facts
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
-    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry, ModelVersion
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry, ModelVersion, Signer
 
 __all__ = ["Params", "flatten"]
+MODEL_URI = "models:/"
 
 
 def load_params() -> Params:
@@ -91,14 +98,14 @@ def scratch() -> Path:
 
 def tracker(params: Params) -> ExperimentTracker:
     """MLflow, at the address of the settings."""
-    from finsight.adapters.mlflow_store import MlflowTracker
+    from finsight.adapters.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(load_settings().tracking_uri(), params.register_.experiment)
 
 
 def registry(params: Params) -> ModelRegistry:
     """MLflow's model registry, at the address of the settings."""
-    from finsight.adapters.mlflow_store import MlflowRegistry
+    from finsight.adapters.mlflow_registry import MlflowRegistry
 
     return MlflowRegistry(load_settings().tracking_uri(), params.register_.model)
 
@@ -171,21 +178,74 @@ def side(params: Params, name: str) -> Side:
     if name == "workspace":
         return read_side(name, Path("reports"), lock)
     if name.isdigit() or name in (CHAMPION, CHALLENGER):
-        versions = registry(params).versions()
-        version = next((v for v in versions if name in v.aliases or name == str(v.number)), None)
-        if version is None:
-            there = ", ".join(" ".join([str(v.number), *sorted(v.aliases)]) for v in versions) or "none"
-            raise DataError(f"{name}: no such version of {params.register_.model}; there: {there}")
-        return version_side(params, version)
+        return version_side(params, model_version(params, name))
     with tempfile.TemporaryDirectory() as made:
         dvc.fetch(name, [*(f"reports/{kind}.json" for kind in REPORTS), f"reports/{PREDICTIONS}", str(lock)], Path(made))
         return read_side(name, Path(made), Path(made) / lock)
 
 
+def model_version(params: Params, name: str) -> ModelVersion:
+    """A version by its number or an alias.
+
+    :raises DataError: when there is none.
+    """
+    from finsight.pipeline.models import find
+
+    return find(registry(params).versions(), name)
+
+
+def judge(params: Params) -> Judge:
+    """The gates of params.yaml on two versions, on the rows that neither has learnt from."""
+    from finsight.pipeline.compare import compare
+    from finsight.pipeline.gating import failures
+
+    def ask(holder: ModelVersion, version: ModelVersion) -> tuple[dict[str, Any], list[str]]:
+        old, new = version_side(params, holder), version_side(params, version)
+        found = compare(old, new, params.polarity, params.evaluate, unseen=True)
+        return found, failures(found, new, params.gates)
+
+    return ask
+
+
+def bundle_folder(bundle: Path) -> Path:
+    """The folder of a bundle: itself, or for ``models:/NAME@ALIAS`` and ``models:/NAME/VERSION`` the registry's, in the cache.
+
+    What FINSIGHT_REQUIRE_SIGNATURE asks of it is checked.
+
+    :raises ArtifactError: when its signature is not what is asked.
+    """
+    from finsight.files import cached_folder
+    from finsight.pipeline.models import download
+    from finsight.pipeline.provenance import beside, require
+
+    settings = load_settings()
+    if str(bundle).startswith(MODEL_URI):
+        model, name = _named_version(str(bundle))
+        params = load_params()
+        params = params.model_copy(update={"register_": params.register_.model_copy(update={"model": model})})
+        version = model_version(params, name)
+        kept = settings.cache / "models" / version.bundle_digest
+        if not kept.exists():
+            with cached_folder(kept) as made:
+                download(tracker(params), version, made)
+        bundle = kept / "bundle"
+    if settings.require_signature != "off":
+        require(bundle, beside(bundle), signer(signs=False), release=settings.require_signature == "release")
+    return bundle
+
+
+def _named_version(uri: str) -> tuple[str, str]:
+    """Model and version, or alias, of a registry URI."""
+    found = re.fullmatch(r"models:/([\w .-]+)(?:@([A-Za-z][\w-]*)|/(\d+))", uri)
+    if found is None:
+        raise DataError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    return found[1], found[2] or found[3]
+
+
 def version_side(params: Params, version: ModelVersion) -> Side:
     """A model version with the reports that its run keeps."""
     from finsight.pipeline.compare import read_side
-    from finsight.pipeline.register import INPUTS_ARTIFACT, REPORTS_ARTIFACT
+    from finsight.pipeline.run_record import INPUTS_ARTIFACT, REPORTS_ARTIFACT
 
     with tempfile.TemporaryDirectory() as made:
         folder, store = Path(made), tracker(params)
@@ -194,19 +254,122 @@ def version_side(params: Params, version: ModelVersion) -> Side:
         return read_side(f"{params.register_.model} version {version.number}", folder, folder / "dvc.lock")
 
 
-def against(params: Params, reports: Path) -> Compare:
-    """A comparison of what lies in ``reports`` with a model version."""
-    from finsight.pipeline.compare import compare, read_side
+def signer(signs: bool = True) -> Signer:
+    """Signs with the key of the settings, or the clone's development key; trusts that and the keys of the settings.
 
-    def ask(version: ModelVersion) -> dict[str, Any]:
-        ours = read_side("this model", reports, Path("dvc.lock"))
+    :param signs: otherwise no development key is made where there is none.
+    """
+    from finsight.adapters.signer import ModelSigner, development_key, given_key, trusted_key
+
+    settings = load_settings()
+    trusted = [trusted_key(Path(name)) for name in settings.trusted_keys.split(os.pathsep) if name]
+    if settings.signing_key:
+        password = settings.signing_password.get_secret_value() if settings.signing_password else None
+        return ModelSigner(given_key(settings.signing_key.get_secret_value(), password), trusted)
+    return ModelSigner(development_key(project_root(), signs), trusted)
+
+
+def desk(params: Params) -> Desk:
+    """Whom ``register`` and ``finsight registry flush`` deal with."""
+    from finsight.adapters.outbox import OUTBOX, FileOutbox
+    from finsight.adapters.pyfunc import package
+    from finsight.pipeline.compare import compare, read_side
+    from finsight.pipeline.run_record import Desk
+
+    def judge(version: ModelVersion, evidence: Evidence) -> dict[str, Any]:
+        ours = read_side("this model", evidence.reports, evidence.inputs / "dvc.lock")
         return compare(version_side(params, version), ours, params.polarity, params.evaluate)
 
-    return ask
+    key = load_settings().encryption_key
+    outbox = FileOutbox(project_root() / OUTBOX, key.get_secret_value() if key else None)
+    return Desk(lambda: (tracker(params), registry(params)), signer(), outbox, package, judge)
 
 
-def lineage() -> dict[str, str]:
-    """Tags that say where a result came from: the code's revision, the digests in dvc.lock."""
+def facts(params: Params) -> Facts:
+    """What is known here and now about where a model is made."""
+    from finsight.adapters import git
+    from finsight.pipeline.audit import now
+    from finsight.pipeline.run_record import Facts
+
+    # DVC sets this variable inside `dvc exp run`.
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return Facts(flatten(params), git.state(Path.cwd()), experiment, git.author(project_root()), now())
+
+
+def author() -> str:
+    """Who changes the registry, for its audit log."""
+    from finsight.adapters import git
+
+    return git.author(project_root())
+
+
+def names_version(what: str) -> bool:
+    """Whether a name can be a version's: a number, or an alias; anything else is a path."""
+    return re.fullmatch(r"\d+|[A-Za-z][\w-]*", what) is not None and not Path(what).exists()
+
+
+def verified(bundle: Path) -> dict[str, Any]:
+    """The provenance statement beside a bundle, once all digests and signatures hold.
+
+    :raises ArtifactError: when one does not.
+    """
+    from finsight.pipeline.provenance import beside, verify
+
+    return verify(bundle, beside(bundle), signer(signs=False))
+
+
+def verified_version(name: str, into: Path) -> tuple[dict[str, Any], int]:
+    """Download a version and check it likewise, with its reports and inputs; the statement, and how many of these there are."""
+    from finsight.pipeline.models import download
+    from finsight.pipeline.provenance import verify_evidence
+    from finsight.pipeline.run_record import INPUTS_ARTIFACT, REPORTS_ARTIFACT
+
+    params = load_params()
+    version, store = model_version(params, name), tracker(params)
+    download(store, version, into)
+    for artifact in (REPORTS_ARTIFACT, INPUTS_ARTIFACT):
+        (into / artifact).mkdir()
+        store.fetch(version.run, artifact, into / artifact)
+    content = verified(into / "bundle")
+    return content, verify_evidence(content, into)
+
+
+def statement(what: str) -> dict[str, Any]:
+    """The provenance statement beside a bundle, or of a version, unchecked."""
+    from finsight.pipeline.provenance import PROVENANCE, beside, read_statement
+
+    if not names_version(what):
+        return read_statement(beside(Path(what)))
+    params = load_params()
+    with tempfile.TemporaryDirectory() as made:
+        tracker(params).fetch(model_version(params, what).run, PROVENANCE, Path(made))
+        return read_statement(Path(made))
+
+
+def reproduce(name: str, into: Path | None, say: Callable[[str], None]) -> Reproduction:
+    """Make a version again in a clone, and compare.
+
+    :raises DataError: when it can't be made again: its tree was dirty, or the revision is not here.
+    """
     from finsight.adapters import dvc, git
+    from finsight.pipeline.evidence import PARAMS, Evidence
+    from finsight.pipeline.provenance import PROVENANCE, not_reproducible, read_statement, resolved
+    from finsight.pipeline.reproduction import judge
+    from finsight.pipeline.run_record import INPUTS_ARTIFACT, REPORTS_ARTIFACT
 
-    return {**git.revision(Path.cwd()), **dvc.locked(Path("dvc.lock"))}
+    params = load_params()
+    version, store = model_version(params, name), tracker(params)
+    with tempfile.TemporaryDirectory() as made:
+        work = Path(made)
+        for artifact in (PROVENANCE, INPUTS_ARTIFACT, REPORTS_ARTIFACT):
+            (work / artifact).mkdir()
+            store.fetch(version.run, artifact, work / artifact)
+        content = read_statement(work / PROVENANCE)
+        if reason := not_reproducible(content):
+            raise DataError(f"version {version.number} can't be reproduced: {reason}; commit first, then train what is to be proven")
+        revision, clone = resolved(content)["source"]["digest"]["gitCommit"], into or work / "clone"
+        say(f"version {version.number}: revision {revision[:12]} in {clone}, every stage anew")
+        git.clone(project_root(), revision, clone)
+        shutil.copy2(work / INPUTS_ARTIFACT / PARAMS, clone / PARAMS)
+        dvc.make_again(clone, project_root())
+        return judge(content, work / REPORTS_ARTIFACT / "metrics.json", Evidence(clone / "models/bundle", clone / "reports", clone))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,4 +156,62 @@ class ModelRegistry(Protocol):
 
     def audit(self) -> list[Mapping[str, str]]:
         """The audit log, oldest first."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs with one key, and checks what was signed with any of those that it trusts."""
+
+    @property
+    def public(self) -> bytes:
+        """The public half of its key, in PEM."""
+        ...
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of ``public``."""
+        ...
+
+    @property
+    def development(self) -> bool:
+        """Whether its key was made on this machine because nobody gave one."""
+        ...
+
+    def trusts(self, key: str) -> bool:
+        """Whether the signatures of a key count, by its id."""
+        ...
+
+    def sign(self, target: Path, signature: Path) -> None:
+        """Sign a file, or a folder with all that it holds."""
+        ...
+
+    def check(self, target: Path, signature: Path, also: bytes = b"") -> str:
+        """The id of the key that a signature was made with.
+
+        :param also: a public key in PEM that is taken too: enough to see that nothing was changed, not to say who made it.
+        :raises ArtifactError: when there is none, its key isn't trusted, or ``target`` is not what was signed.
+        """
+        ...
+
+
+class Outbox(Protocol):
+    """Keeps what could not be sent, on this machine, across restarts."""
+
+    def put(self, name: str, files: Iterable[tuple[str, Path]], facts: Mapping[str, Any]) -> None:
+        """Keep copies of files, by the names they shall have, and what there is to say about them. A name is kept once, as put last."""
+        ...
+
+    def names(self) -> list[str]:
+        """What waits, in the order in which it was put."""
+        ...
+
+    def opened(self, name: str) -> AbstractContextManager[tuple[Path, dict[str, Any]]]:
+        """The files in a folder that is there as long as the block runs, and the facts.
+
+        :raises ArtifactError: when it can't be read.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget it: it was sent."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,6 +45,21 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = None
     """Key that the service asks for; one is made at start and printed once when unset."""
+
+    signing_key: SecretStr | None = None
+    """Private key that bundles and their provenance are signed with: PEM, or the path of a PEM file; a development key when unset."""
+
+    signing_password: SecretStr | None = None
+    """What opens ``signing_key`` where it is encrypted."""
+
+    trusted_keys: str = ""
+    """Paths of public keys in PEM whose signatures count, separated as on PATH; that of ``signing_key`` always counts."""
+
+    require_signature: Literal["off", "any", "release"] = "off"
+    """What `predict`, `score`, `explain` and `serve` ask of a bundle: ``any`` signature that counts, or one of no development key."""
+
+    encryption_key: SecretStr | None = None
+    """Passphrase that what waits in the outbox is encrypted with; in the clear (mode 600) when unset."""
 
     def tracking_uri(self) -> str:
         """The MLflow address in use."""

@@ -1,12 +1,13 @@
-"""One suite for ExperimentTracker and ModelRegistry: SQLite and a live server."""
+"""What is MLflow's own in the tracker and the registry, on SQLite and a live server; test_registry.py has what every adapter must do."""
 
 from pathlib import Path
 
 import pytest
 
-from finsight.adapters.mlflow_store import MlflowRegistry, MlflowTracker, connect, shown
-from finsight.errors import ArtifactError, ParamsError, UnreachableError
-from finsight.ports import ModelVersion
+from finsight.adapters.mlflow_registry import MlflowRegistry
+from finsight.adapters.mlflow_store import connect, shown
+from finsight.adapters.mlflow_tracker import MlflowTracker
+from finsight.errors import DataError, ParamsError, UnreachableError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 
@@ -28,26 +29,6 @@ def registry(uri: str, request: pytest.FixtureRequest) -> MlflowRegistry:
     return MlflowRegistry(uri, f"model of {request.node.name}")
 
 
-def test_a_run_is_found_by_its_tags_once_it_is_finished(tracker: MlflowTracker) -> None:
-    run = tracker.start("train", {"train.lr": "0.1"})
-    assert tracker.find({"a": "1"}) is None
-    tracker.finish(run, {"a": "1", "b": "2"})
-    assert tracker.find({"a": "1"}) == tracker.find({"a": "1", "b": "2"}) == run
-    assert tracker.find({"a": "1", "b": "3"}) is None
-
-
-def test_a_failed_run_is_never_found(tracker: MlflowTracker) -> None:
-    tracker.finish(tracker.start("train", {}), {"a": "1"}, failed=True)
-    assert tracker.find({"a": "1"}) is None
-
-
-def test_the_newest_run_wins(tracker: MlflowTracker) -> None:
-    runs = [tracker.start("train", {}) for _ in range(2)]
-    for run in runs:
-        tracker.finish(run, {"a": "1"})
-    assert tracker.find({"a": "1"}) == runs[1]
-
-
 def test_params_metrics_and_files_are_kept(tracker: MlflowTracker, uri: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.txt").write_text("a")
@@ -61,31 +42,6 @@ def test_params_metrics_and_files_are_kept(tracker: MlflowTracker, uri: str, tmp
     assert len(client.get_run(run).data.params) == 150
     assert [(m.step, m.value) for m in client.get_metric_history(run, "loss")] == [(1, 2.0), (2, 1.0)]
     assert {f.path for f in client.list_artifacts(run, "reports")} == {"reports/b.txt", "reports/folder"}
-    target = tmp_path / "down"
-    target.mkdir()
-    tracker.fetch(run, "reports", target)
-    assert (target / "b.txt").read_text() == "b"
-    assert (target / "folder/a.txt").read_text() == "a"
-    assert sorted(path.name for path in target.iterdir()) == ["b.txt", "folder"]
-    with pytest.raises(ArtifactError, match=f"run {run}: it has no nothing"):
-        tracker.fetch(run, "nothing", target)
-
-
-def test_versions_and_aliases(tracker: MlflowTracker, registry: MlflowRegistry, tmp_path: Path) -> None:
-    assert registry.versions() == []
-    (tmp_path / "bundle.json").write_text("{}")
-    run = tracker.start("train", {})
-    tracker.log_files(run, [tmp_path / "bundle.json"], "bundle")
-    first = registry.create(run, "bundle", "d1", {"git.commit": "abc"})
-    assert first == ModelVersion(1, "d1", run, frozenset())
-    registry.set_alias("champion", 1)
-    registry.create(run, "bundle", "d2", {})
-    registry.set_alias("challenger", 2)
-    registry.set_alias("challenger", 1)
-    assert registry.versions() == [
-        ModelVersion(1, "d1", run, frozenset({"champion", "challenger"})),
-        ModelVersion(2, "d2", run, frozenset()),
-    ]
 
 
 def test_a_version_downloads_as_the_bundle_that_was_registered(
@@ -101,6 +57,17 @@ def test_a_version_downloads_as_the_bundle_that_was_registered(
     source = connect(uri).get_model_version_by_alias(f"model of {request.node.name}", "champion").source
     folder = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path / "down"), tracking_uri=uri)
     assert (Path(folder) / "bundle.json").read_text() == '{"x": 1}'
+
+
+def test_a_line_of_the_log_that_was_changed_by_hand_is_said(registry: MlflowRegistry, uri: str, request: pytest.FixtureRequest) -> None:
+    registry.record({"when": "2026-05-02T10:00:00.000001+00:00"})
+    client, model = connect(uri), f"model of {request.node.name}"
+    (key,) = client.get_registered_model(model).tags
+    assert key.startswith("finsight.audit.2026-05-02T10:00:00.000001_00:00.")
+    for text in ("nothing", '["when"]', '{"when": 1}'):
+        client.set_registered_model_tag(model, key, text)
+        with pytest.raises(DataError, match=r"tag finsight\.audit\..* is no audit line"):
+            registry.audit()
 
 
 def test_a_server_that_is_away_is_one_line_within_seconds() -> None:

@@ -302,6 +302,42 @@ def test_a_version_says_where_it_came_from(clone: Clone) -> None:
     assert tags["finsight.bundle"] == json.loads((clone.root / "reports/export.json").read_text())["bundle_sha256"]
 
 
+@pytest.mark.long
+def test_a_version_is_made_again_byte_for_byte(clone: Clone, tmp_path: Path) -> None:
+    statement = json.loads(clone("finsight", "lineage", "1", "--json"))
+    source = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert source["name"] == "source"
+    assert source["annotations"]["changed"] == []  # what the pipeline itself writes is no change of what shapes it
+    output = clone("finsight", "reproduce", "champion", "--into", str(tmp_path / "again"))
+    assert clone.ran(output) == ["ingest", "validate", "prepare", "train", "evaluate", "export"]
+    assert output.splitlines()[-1] == "reproduced byte for byte"
+    assert "models/checkpoint" in output
+    assert clone("git", "status", "--porcelain") == ""
+    bundles = [root / "models/bundle/model.fp32.onnx" for root in (clone.root, tmp_path / "again")]
+    assert bundles[0].read_bytes() == bundles[1].read_bytes()
+
+
+@pytest.mark.long
+def test_a_dirty_tree_can_t_be_made_again_until_it_is_committed(clone: Clone) -> None:
+    code = clone.root / "src/finsight/pipeline/train.py"
+    kept = code.read_text()
+    clone.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{clone.root}/dirty.db"
+    try:
+        code.write_text(kept + "\n# a change that nobody has committed\n")
+        clone("dvc", "repro")
+        assert "dirty: src/finsight/pipeline/train.py" in clone("finsight", "lineage", "1")
+        said = clone("finsight", "reproduce", "1", ok=False)
+        assert "version 1 can't be reproduced: it was made from a dirty tree: src/finsight/pipeline/train.py differed" in said
+        clone("git", "commit", "-qam", "a change")
+        clone("dvc", "repro")
+        assert ", clean" in clone("finsight", "lineage", "1")
+    finally:
+        clone.env.pop("MLFLOW_TRACKING_URI", None)
+        clone("git", "reset", "-q", "--hard", "HEAD~1")
+        clone("git", "checkout", "-q", ".")
+        clone("dvc", "checkout", "-q", "--force")
+
+
 def test_a_wrong_secret_is_said(storage: Clone) -> None:
     wrong = Clone(storage.root, {**storage.env, "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"})
     local = storage.root / ".dvc/config.local"

@@ -116,10 +116,6 @@ def unreachable_s3(p: Project) -> None:
     p.env |= {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 
-def unreachable_mlflow(p: Project) -> None:
-    p.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
-
-
 def no_gpu(p: Project) -> None:
     p.set(train__device="cuda")
 
@@ -158,7 +154,6 @@ CASES: list[tuple[str, str, Callable[[Project], None], list[str]]] = [
     ("a GPU that is not there", "train", no_gpu, ["train.device", "cpu"]),
     ("a graph that is not the checkpoint", "export", failed_gate, ["not written", "max_abs_diff", "export.gates"]),
     ("a damaged bundle", "register", damaged_bundle, ["tokenizer.json: SHA-256 is", "don't use this bundle"]),
-    ("an MLflow server that is away", "register", unreachable_mlflow, ["http://127.0.0.1:9", "MLFLOW_TRACKING_URI"]),
 ]
 
 

@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 from conftest import LABELS, REPO, STAGES, Project, starter_rows, write_csv
 from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
 from finsight.bundle import read_bundle
+from finsight.pipeline.run_record import BUNDLE_ARTIFACT
 from finsight.pipeline.tables import read_tokens
 
 PIPELINE = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
@@ -236,8 +237,8 @@ def test_a_registration_killed_at_any_step_ends_in_one_version_and_one_champion(
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.`finsight.state` = 'registered' and attributes.status = 'FINISHED'")
     assert run.info.run_id == version.run_id
-    assert {f.path for f in client.list_artifacts(run.info.run_id, "bundle")} == {
-        f"bundle/{p.name}" for p in (project.root / "models/bundle").iterdir()
+    assert {f.path for f in client.list_artifacts(run.info.run_id, BUNDLE_ARTIFACT)} == {
+        f"{BUNDLE_ARTIFACT}/{p.name}" for p in (project.root / "models/bundle").iterdir()
     }
 
 
@@ -274,7 +275,7 @@ def test_a_run_that_the_tracker_does_not_have_is_rebuilt_from_the_files(finished
     assert run.data.params["train.epochs"] == "1"
     assert run.data.metrics["test_accuracy"] == project.json("metrics.json")["accuracy"]
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train_loss")] == [1]
-    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"bundle", "inputs", "reports"}
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"inputs", "model", "provenance", "reports"}
 
 
 @pytest.mark.long

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from ruamel.yaml import YAML
 
 from finsight.errors import DataError, FinsightError
 
-# What a model is made of; each stands in dvc.lock under the stage that wrote it.
-TRACED = ("data/raw/corpus.parquet", "data/prepared", "models/checkpoint", "models/bundle")
 
-
-def locked(lock: Path) -> dict[str, str]:
-    """Tags ``dvc.<path>`` with the digests that dvc.lock records for what a model is made of; empty without the file."""
-    if not lock.is_file():
-        return {}
-    stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8")).get("stages", {})
-    outs = {out["path"]: out.get("md5", "") for stage in stages.values() for out in stage.get("outs", [])}
-    return {f"dvc.{path}": outs[path] for path in TRACED if path in outs}
-
-
-def run(*arguments: str, cwd: Path) -> None:
+def run(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
     """Run ``dvc`` with its output shown.
 
     :raises FinsightError: when it fails.
     """
-    if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=cwd).returncode:
+    if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=cwd, env=environment).returncode:
         raise FinsightError(f"`dvc {' '.join(arguments)}` failed; its own message stands above")
+
+
+def make_again(clone: Path, owner: Path) -> None:
+    """Run the pipeline of a clone up to the bundle, every stage of it, on data from the owner's cache or remotes.
+
+    :raises FinsightError: when DVC or a stage fails.
+    """
+    # The clone's tracking database is its own: what is made again is no new result.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
+    environment = {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    local = owner / ".dvc/config.local"  # keys and addresses of remotes
+    if local.exists():
+        shutil.copy2(local, clone / ".dvc/config.local")
+    run("cache", "dir", "--local", str(owner / ".dvc/cache"), cwd=clone, environment=environment)
+    if tracked := sorted(str(path.relative_to(clone)) for path in (clone / "data").rglob("*.dvc")):
+        run("pull", *tracked, cwd=clone, environment=environment)
+    run("repro", "--force", "--no-run-cache", "export", cwd=clone, environment=environment)
 
 
 def fetch(revision: str, paths: Sequence[str], folder: Path) -> None:

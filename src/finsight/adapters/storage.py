@@ -6,12 +6,12 @@ import configparser
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
+from finsight.adapters.child import run_child
 from finsight.errors import FinsightError, ParamsError
 from finsight.files import atomic_file
 
@@ -32,9 +32,9 @@ def serve_s3(root: Path, address: str) -> None:
     click.echo("another clone on this machine needs the same .dvc/config.local, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     # The key goes through the environment (where rclone reads CSV): a command line is visible to every user of the machine.
     environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{key},{secret}"'}
-    done = subprocess.run([rclone, "serve", "s3", "--addr", address, str(root)], env=environment)
-    if done.returncode:
-        raise FinsightError(f"rclone ended with {done.returncode}; is {address} taken? its own message stands above")
+    code = run_child([rclone, "serve", "s3", "--addr", address, str(root)], environment)
+    if code:
+        raise FinsightError(f"rclone ended with {code}; is {address} taken? its own message stands above")
 
 
 def _development_key() -> tuple[str, str]:

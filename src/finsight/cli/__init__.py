@@ -7,7 +7,9 @@ import click
 from finsight import __version__
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.evaluation import compare, metrics, summary
-from finsight.cli.models import explain, fastest, predict, score, serve, tune, verify
+from finsight.cli.models import explain, fastest, predict, score, serve, tune
+from finsight.cli.provenance import lineage, reproduce, verify
+from finsight.cli.registry import models, registry
 from finsight.cli.services import mlflow, pull, push, storage
 
 
@@ -17,6 +19,7 @@ def main() -> None:
     """Build, prove, export, register and serve financial-sentiment models."""
 
 
-MODELS = (tune, predict, score, explain, verify, fastest, serve)
-for command in (backbone, corpus, summary, metrics, compare, *MODELS, storage, push, pull, mlflow):
+MODELS = (tune, predict, score, explain, fastest, serve)
+REGISTRY = (models, registry, verify, lineage, reproduce)
+for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, mlflow):
     main.add_command(command)

@@ -14,6 +14,13 @@ from finsight.command import PATH, edge, stop_signal
 from finsight.errors import DataError
 
 BUNDLE = Path("models/bundle")
+BUNDLE_OPTION = click.option(
+    "--bundle",
+    type=PATH,
+    default=BUNDLE,
+    show_default=True,
+    help="A folder, or models:/NAME@ALIAS or models:/NAME/VERSION in the registry.",
+)
 _LARGE = 2**20  # bytes of a file that takes longer to score than it takes to measure the formats
 _BAR = 40  # characters of a word that carries all of the probability
 
@@ -35,7 +42,7 @@ def tune(trials: int | None, study: Path, prepared: Path) -> None:
 
 @click.command()
 @click.argument("texts", nargs=-1)
-@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@BUNDLE_OPTION
 @click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @edge
@@ -61,16 +68,17 @@ def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bo
 @click.argument("source", type=PATH, metavar="IN")
 @click.argument("target", type=PATH, metavar="OUT")
 @click.option("--text", default="text", show_default=True, help="Column of the texts.")
-@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@BUNDLE_OPTION
 @click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @edge
 def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None) -> None:
     """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.jsonl, .parquet); a killed run goes on."""
-    from finsight import runtime
+    from finsight import located, runtime
     from finsight.adapters.progress import row_bars
     from finsight.bundle import bundle_digest
     from finsight.pipeline.score import score
 
+    bundle = located(bundle)
     if source.is_file() and source.stat().st_size > _LARGE and not runtime.choice(bundle, graph):
         click.secho("measuring once which format is the fastest on this host …", fg="cyan", err=True)
         found = runtime.measure(bundle)
@@ -89,7 +97,7 @@ def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None
 @click.command()
 @click.argument("texts", nargs=-1)
 @click.option("--label", help="Label to explain; the most probable one by default.")
-@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@BUNDLE_OPTION
 @click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @edge
@@ -134,21 +142,11 @@ def _given(texts: Sequence[str]) -> list[str]:
 @click.command()
 @click.argument("bundle", type=PATH, default=BUNDLE)
 @edge
-def verify(bundle: Path) -> None:
-    """Recompute every digest of BUNDLE and say what differs."""
-    from finsight.bundle import bundle_digest, read_bundle
-
-    manifest = read_bundle(bundle)
-    click.echo(f"{bundle}: {len(manifest.files)} files match bundle.json; bundle digest {bundle_digest(bundle)}")
-
-
-@click.command()
-@click.argument("bundle", type=PATH, default=BUNDLE)
-@edge
 def fastest(bundle: Path) -> None:
     """Measure which format of BUNDLE is the fastest on this host, and predict with it from now on (FINSIGHT_FORMAT pins another)."""
-    from finsight import runtime
+    from finsight import located, runtime
 
+    bundle = located(bundle)
     found = runtime.measure(bundle)
     runtime.keep(bundle, found)
     for name, rate in sorted(found.rates.items(), key=lambda item: -item[1]):
@@ -158,12 +156,13 @@ def fastest(bundle: Path) -> None:
 
 
 @click.command()
-@click.option("--bundle", type=PATH, default=BUNDLE, show_default=True)
+@BUNDLE_OPTION
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True)
 @edge
 def serve(bundle: Path, host: str, port: int) -> None:
     """Answer predictions over REST from an exported bundle."""
+    from finsight import located
     from finsight.service.app import run
 
-    run(bundle, host, port)
+    run(located(bundle), host, port)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from finsight.command import PATH, edge
-from finsight.errors import ParamsError
 
 
 @click.command()
@@ -56,16 +54,10 @@ def pull(remote: str, runs: bool) -> None:
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True)
+@click.option("--server", is_flag=True, help="A server of its own, with artifacts on the development S3 server (`finsight storage`).")
 @edge
-def mlflow(host: str, port: int) -> None:
-    """Show runs and models in the browser: MLflow's own pages over the tracking database of this clone."""
-    import subprocess
+def mlflow(host: str, port: int, server: bool) -> None:
+    """Show this clone's runs and models in the browser, or run an MLflow server for development."""
+    from finsight.adapters.mlflow_server import serve, show_runs
 
-    from finsight.settings import Settings
-
-    uri = Settings().tracking_uri()
-    if uri.startswith("http"):
-        raise ParamsError(f"MLFLOW_TRACKING_URI names a server: open {uri} in the browser")
-    click.echo(f"MLflow on http://{host}:{port} (no login: keep it on this machine), Ctrl-C stops it")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
-    sys.exit(subprocess.run(command).returncode)
+    (serve if server else show_runs)(host, port)

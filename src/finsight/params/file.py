@@ -92,7 +92,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
     :raises ParamsError: on the first key that is unknown, missing, of the wrong type or in contradiction to another.
     """
-    content = _read(path)
+    content = load_yaml(path)
     try:
         return Params.model_validate(content)
     except ValidationError as invalid:
@@ -107,9 +107,21 @@ def read_lock(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     :raises ParamsError: when it is no mapping in YAML.
     """
-    stages = (_read(path).get("stages") or {}).values()
+    stages = (load_yaml(path).get("stages") or {}).values()
     params = {key: value for stage in stages for found in stage.get("params", {}).values() for key, value in found.items()}
     return dotted(params), {out["path"]: str(out.get("md5", "")) for stage in stages for out in stage.get("outs", [])}
+
+
+def locked_files(path: Path, but: str) -> dict[str, dict[str, str]]:
+    """Every file and folder that the stages of a dvc.lock read and wrote, all but one stage → its ``md5`` (that of a folder is of its
+    listing and ends in ``.dir``), and the stage that ``made`` it where one did.
+
+    :raises ParamsError: when it is no mapping in YAML.
+    """
+    stages = {name: stage for name, stage in (load_yaml(path).get("stages") or {}).items() if name != but}
+    found = {dep["path"]: {"md5": str(dep.get("md5", ""))} for stage in stages.values() for dep in stage.get("deps", [])}
+    made = {out["path"]: {"md5": str(out.get("md5", "")), "made": name} for name, stage in stages.items() for out in stage.get("outs", [])}
+    return dict(sorted((found | made).items()))
 
 
 def dotted(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +129,11 @@ def dotted(content: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_leaves("", content))
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def load_yaml(path: Path) -> Mapping[str, Any]:
+    """A file's mapping, in YAML 1.2, unchecked.
+
+    :raises ParamsError: when it is missing or no mapping in YAML.
+    """
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

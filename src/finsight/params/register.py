@@ -16,3 +16,5 @@ class RegisterParams(Section):
     model: Annotated[str, Field(pattern=r"^[\w .-]+$")]
     experiments: bool
     """Whether a run inside ``dvc exp run`` makes a model version and moves aliases too."""
+    commercial_aliases: list[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]]
+    """Aliases that no model may get whose corpora or backbone are licensed for non-commercial use alone."""

@@ -65,15 +65,19 @@ def read_side(name: str, folder: Path, lock: Path) -> Side:
     return Side(name, found, reports, params, outputs)
 
 
-def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams) -> dict[str, Any]:
+def compare(base: Side, new: Side, polarity: Mapping[str, float], params: EvaluateParams, unseen: bool = False) -> dict[str, Any]:
     """What changed from ``base`` to ``new``: verdict, metrics, labels, slices, rows, size, speed, parameters, data.
+
+    :param unseen: whether rows count only that neither model, nor a near-duplicate of theirs, was trained on.
 
     Only rows that both have with the same label count. The primary metric decides at 5 %; the p-values of all others, slices among them,
     are corrected for their number (Holm). A slice of few rows has its number of rows alone.
 
-    :raises DataError: when the two have other labels, or no row in common.
+    :raises DataError: when the two have other labels, or no row in common that counts.
     """
     before, after = _in_common(base, new)
+    if unseen:
+        before, after = _unseen(before, after)
     sides = (_statistics(side, polarity, params.calibration_bins) for side in (after, before, after.pooled(before)))
     ours, theirs, pooled = sides
     found = differences(ours, theirs, pooled, before.sample(params))
@@ -127,6 +131,15 @@ def _in_common(base: Side, new: Side) -> tuple[Predictions, Predictions]:
         raise DataError(f"{base.name} and {new.name} have no test row in common; evaluate both on one corpus and split")
     first, second = np.array(pairs).T
     return a.take(first), b.take(second)
+
+
+def _unseen(before: Predictions, after: Predictions) -> tuple[Predictions, Predictions]:
+    """The rows that leak from the train rows of neither; `prepare` has marked those whose near-duplicates stand in train."""
+    leaks = zip(before.table["leak"].to_pylist(), after.table["leak"].to_pylist(), strict=True)
+    kept = np.array([theirs is None and ours is None for theirs, ours in leaks])
+    if not kept.any():
+        raise DataError(f"all {len(kept)} test rows that both models have are near-duplicates of what one of them was trained on")
+    return before.take(kept), after.take(kept)
 
 
 def _keys(found: Predictions) -> Iterator[tuple[str, str, int]]:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError, 
 from markupsafe import Markup
 
 from finsight.bundle import MANIFEST
+from finsight.domain import licences, machine
 from finsight.domain.protocol import in_words
 from finsight.errors import ArtifactError
 from finsight.files import atomic_file, read_json
@@ -20,7 +21,7 @@ from finsight.pipeline import drawing
 from finsight.pipeline.cells import markdown
 from finsight.pipeline.tables import read_csv, read_numbers
 
-STAGES = ("ingest", "validation", "prepare", "train", "metrics", "slices", "export")
+STAGES = ("ingest", "validation", "prepare", "train", "environment", "metrics", "slices", "export")
 HEADLINE = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -50,6 +51,7 @@ def report(reports: Path, bundle: Path, model: str, settings: Mapping[str, str],
     try:
         found = _gather(reports, read_json(bundle / MANIFEST, "make export"))
         found |= {"model": model, "settings": settings, "headline": HEADLINE, "in_words": in_words}
+        found |= {"machine": machine.in_words(found["environment"]), "forbidden": licences.in_words(found["bundle"]["licenses"])}
         drawn = {name: Markup(drawing.svg(figure)) for name, figure in _figures(reports / "plots", found).items()}  # noqa: S704 - our own
         texts = {page: _filled("report.html", found | {"drawn": drawn})}
         texts[card] = _filled("model_card.md", found | {"metadata": _metadata(found)})

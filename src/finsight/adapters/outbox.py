@@ -1,0 +1,117 @@
+"""The outbox: one file for each thing that waits, readable by its owner alone, encrypted with age where a key is given."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyrage
+
+from finsight.errors import ArtifactError, ParamsError
+from finsight.files import atomic_file, json_text
+
+OUTBOX = Path(".outbox")
+_FACTS = "facts.json"
+_PLAIN, _ENCRYPTED = ".tar", ".tar.age"
+
+
+class FileOutbox:
+    """See :class:`finsight.ports.Outbox`.
+
+    :param folder: made at the first use, with mode 700.
+    :param key: an age identity (``AGE-SECRET-KEY-1…``); without one nothing is encrypted.
+    :raises ParamsError: when the key is none.
+    """
+
+    def __init__(self, folder: Path, key: str | None = None) -> None:
+        self._folder = folder
+        try:
+            self._identity = pyrage.x25519.Identity.from_str(key.strip()) if key else None
+        except pyrage.IdentityError:
+            raise ParamsError(
+                "FINSIGHT_ENCRYPTION_KEY: expected an age identity, AGE-SECRET-KEY-1…; `age-keygen` makes one, and so does "
+                '`python -c "import pyrage; print(pyrage.x25519.Identity.generate())"`'
+            ) from None
+
+    def put(self, name: str, files: Iterable[tuple[str, Path]], facts: Mapping[str, Any]) -> None:
+        """See :class:`finsight.ports.Outbox`."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = self._folder / (name + (_ENCRYPTED if self._identity else _PLAIN))
+        with atomic_file(target) as partial:
+            partial.touch(mode=0o600)
+            with partial.open("wb") as out:
+                if self._identity:
+                    with tempfile.TemporaryFile(dir=self._folder) as plain:  # has no name, and is gone when it is closed
+                        _pack(plain, files, facts)
+                        plain.seek(0)
+                        pyrage.encrypt_io(plain, out, [self._identity.to_public()])
+                else:
+                    _pack(out, files, facts)
+        if other := next((path for path in self._paths(name) if path != target), None):
+            other.unlink()
+
+    def names(self) -> list[str]:
+        """See :class:`finsight.ports.Outbox`."""
+        found = [path for path in self._folder.glob("*.tar*") if path.name.endswith((_PLAIN, _ENCRYPTED))]
+        return [_stem(path) for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """See :class:`finsight.ports.Outbox`."""
+        path = next(iter(self._paths(name)), None)
+        if path is None:
+            raise ArtifactError(f"{self._folder / name}: nothing of that name waits; another process may have sent it")
+        with tempfile.TemporaryDirectory(dir=self._folder) as made:
+            try:
+                with self._plain(path) as plain, tarfile.open(fileobj=plain) as tar:
+                    tar.extractall(made, filter="data")
+                facts = json.loads((Path(made) / _FACTS).read_text(encoding="utf-8"))
+            except (tarfile.TarError, pyrage.DecryptError, ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
+                    raise  # the disk's, not the file's; what age finds wrong on the way is an OSError without a number
+                raise ArtifactError(
+                    f"{path}: can't be read ({type(error).__name__}); give the FINSIGHT_ENCRYPTION_KEY that it was written with, or remove "
+                    "it and run `dvc repro register` where the model was made"
+                ) from None
+            yield Path(made), facts
+
+    def remove(self, name: str) -> None:
+        """See :class:`finsight.ports.Outbox`."""
+        for path in self._paths(name):
+            path.unlink(missing_ok=True)
+
+    def _paths(self, name: str) -> list[Path]:
+        return [path for suffix in (_PLAIN, _ENCRYPTED) if (path := self._folder / (name + suffix)).exists()]
+
+    @contextmanager
+    def _plain(self, path: Path) -> Iterator[IO[bytes]]:
+        with path.open("rb") as file:
+            if not path.name.endswith(_ENCRYPTED):
+                yield file
+                return
+            if self._identity is None:
+                raise ParamsError(f"{path}: it is encrypted; set FINSIGHT_ENCRYPTION_KEY to the key that it was written with")
+            with tempfile.TemporaryFile(dir=self._folder) as plain:
+                pyrage.decrypt_io(file, plain, [self._identity])
+                plain.seek(0)
+                yield plain
+
+
+def _pack(out: IO[bytes], files: Iterable[tuple[str, Path]], facts: Mapping[str, Any]) -> None:
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, path in files:
+            tar.add(path, name, recursive=False)
+        content = json_text(facts).encode()
+        about = tarfile.TarInfo(_FACTS)
+        about.size = len(content)
+        tar.addfile(about, io.BytesIO(content))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".age").removesuffix(_PLAIN)
