@@ -3,117 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
 
 from servers import S3_KEY, S3_SECRET, free_port, serve_s3
-
-# Two stages: the first writes a folder and a report that git keeps, the second reads one file of the folder.
-STAGES = """stages:
-  make:
-    cmd: sh make.sh
-    params: [size]
-    deps: [make.sh]
-    outs:
-      - made
-      - report.txt:
-          cache: false
-  use:
-    cmd: cp made/part used && echo used >> ran
-    deps: [made/part]
-    outs: [used]
-  always:
-    cmd: cp used always
-    always_changed: true
-    deps: [used]
-    outs: [always]
-"""
-MAKE = """mkdir -p made && echo made >> ran
-size=$(sed -n 's/size: //p' params.yaml)
-for name in part other last; do
-  python -c "import random; random.seed('$name$size'); open('made/$name', 'wb').write(random.randbytes($size))"
-done
-echo "$size" > report.txt
-"""
-
-
-@dataclass
-class Small:
-    """A small repository of DVC's with a remote ``there``."""
-
-    root: Path
-
-    def __call__(self, *command: str, ok: bool = True, **env: str) -> str:
-        mine = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env={k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "DVC_"))} | mine | env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert (done.returncode == 0) == ok, f"{command} ended with {done.returncode}:\n{done.stdout[-4000:]}"
-        return done.stdout
-
-    def fails(self, *command: str, **env: str) -> str:
-        """The one line that a command ends with."""
-        said = self(*command, ok=False, **env)
-        lines = said.strip().splitlines()
-        assert len(lines) == 1, said
-        assert lines[0].startswith("error: ")
-        return lines[0]
-
-    def set(self, **settings: str) -> None:
-        for name, value in settings.items():
-            self("dvc", "remote", "modify", "-q", "--local", "there", name, value)
-
-    def ran(self) -> list[str]:
-        ran = self.root / "ran"
-        return ran.read_text().split() if ran.exists() else []
-
-    def second(self, name: str = "second") -> Small:
-        """Another clone, with the same remote."""
-        other = Small(self.root.parent / name)
-        self("git", "clone", "-q", str(self.root), str(other.root))
-        shutil.copy(self.root / ".dvc/config.local", other.root / ".dvc")
-        return other
-
-
-def small(root: Path, endpoint: str, size: int = 1000) -> Small:
-    repo = Small(root)
-    root.mkdir()
-    (root / "dvc.yaml").write_text(STAGES)
-    (root / "make.sh").write_text(MAKE)
-    (root / "params.yaml").write_text(f"size: {size}\n")
-    for command in ("git init -q -b main", "git config user.name t", "git config user.email t@example.org", "dvc init -q"):
-        repo(*command.split())
-    (root / ".dvc/config").write_text("['remote \"there\"']\n    url = s3://data/dvc\n    verify = true\n")
-    repo.set(endpointurl=endpoint, access_key_id=S3_KEY, secret_access_key=S3_SECRET)
-    (root / ".gitignore").write_text("/ran\n/made\n/used\n/always\n")
-    repo("dvc", "repro", "-q")
-    repo("git", "add", "-A")
-    repo("git", "commit", "-qm", "made")
-    return repo
-
-
-@pytest.fixture
-def repo(tmp_path: Path, s3: tuple[str, Path]) -> Iterator[Small]:
-    shutil.rmtree(s3[1] / "data", ignore_errors=True)
-    (s3[1] / "data").mkdir()
-    time.sleep(0.2)  # the server looks at the folder anew
-    return small(tmp_path / "first", s3[0])
-
-
-PUSH, PULL = ("finsight", "push", "-r", "there"), ("finsight", "pull", "-r", "there")
+from small_dvc import PULL, PUSH, Small, small
 
 
 def test_a_second_clone_has_everything_and_nothing_is_sent_twice(repo: Small) -> None:
@@ -129,13 +28,13 @@ def test_a_second_clone_has_everything_and_nothing_is_sent_twice(repo: Small) ->
 
 def test_an_identical_run_is_fetched_and_not_computed(repo: Small) -> None:
     other = repo.second()
-    (repo.root / "params.yaml").write_text("size: 2000\n")
+    (repo.root / "params.yaml").write_text("length: 2000\n")
     repo("dvc", "repro")
     repo(*PUSH)
     # The second clone has the parameters and none of the outputs: no lock file, no folder, no report.
     for name in ("dvc.lock", "report.txt"):
         (other.root / name).unlink()
-    (other.root / "params.yaml").write_text("size: 2000\n")
+    (other.root / "params.yaml").write_text("length: 2000\n")
     other(*PULL)
     said = other("dvc", "repro")
     assert other.ran() == []
@@ -152,7 +51,7 @@ def test_runs_are_left_out_on_request_and_all_are_sent_on_request(repo: Small, s
     repo(*PUSH, "--runs", "none")
     assert there() == 0
     for size in (2000, 3000):
-        (repo.root / "params.yaml").write_text(f"size: {size}\n")
+        (repo.root / "params.yaml").write_text(f"length: {size}\n")
         repo("dvc", "repro", "-q")
         repo(*PUSH) if size == 3000 else repo(*PUSH, "--runs", "none")
     assert there() == 2
@@ -243,7 +142,7 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_the_pull_goes_on_after_it(repo: Small) -> None:
     """On a real, small file system: a namespace of the test's own may mount one."""
-    (repo.root / "params.yaml").write_text("size: 90000\n")
+    (repo.root / "params.yaml").write_text("length: 90000\n")
     repo("dvc", "repro", "-q")
     repo("git", "commit", "-qam", "larger")
     repo(*PUSH)

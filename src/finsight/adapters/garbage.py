@@ -111,7 +111,7 @@ def _runs(repo: Repo, needed: set[str]) -> set[str]:
 
 def _unneeded(place: str, store: Any, legacy: Any, needed: set[str], broken: set[str]) -> Unneeded:
     kept, vain, size = 0, [], 0
-    for path, info in (store.fs.fs.find(store.path, detail=True) if store.fs.exists(store.path) else {}).items():
+    for path in store.fs.find(store.path):
         try:
             digest = store.path_to_oid(path)
         except ValueError:  # not an object's name: somebody else's file
@@ -120,6 +120,6 @@ def _unneeded(place: str, store: Any, legacy: Any, needed: set[str], broken: set
             kept += 1
         else:
             vain.append(path)
-            size += info["size"]
+            size += store.fs.size(path)
     runs = [legacy.fs.join(legacy.path, name) for name in sorted(entries(legacy) & broken)]
     return Unneeded(place, vain, runs, size, kept)

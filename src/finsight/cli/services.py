@@ -52,6 +52,31 @@ def pull(remote: str, runs: bool) -> None:
 
 
 @click.command()
+@click.option("-r", "--remote", help="Clear this remote too; the cache of this clone alone otherwise.")
+@click.option("--yes", is_flag=True, help="Remove it; it is only shown otherwise.")
+@edge
+def gc(remote: str | None, yes: bool) -> None:
+    """Show what DVC keeps that no model version, branch, tag, experiment, nor the workspace needs; remove it with --yes.
+
+    Branches and experiments that only another clone has don't count: `git fetch --all` and `dvc exp pull` first.
+    """
+    from finsight import bootstrap
+
+    versions, found = bootstrap.unneeded(remote, remove=yes)
+    for one in found:
+        said = "removed" if yes else "needed by nobody"
+        click.echo(
+            f"{one.place}: {len(one.objects)} objects ({one.size / 1e6:.1f} MB) and {len(one.runs)} runs {said}; {one.kept} objects stay"
+        )
+        if not yes:
+            for path in one.objects:
+                click.echo(f"  {path}", err=True)
+    click.echo(f"{versions} model versions, and all branches, tags and experiments of this clone keep what they need")
+    if not yes and any(one.objects or one.runs for one in found):
+        click.echo("nothing was removed; --yes removes it")
+
+
+@click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True)
 @click.option("--server", is_flag=True, help="A server of its own, with artifacts on the development S3 server (`finsight storage`).")
