@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from gate import certificates
 from servers import S3_KEY, S3_SECRET, free_port, serve_s3
 from small_dvc import PULL, PUSH, Small, small
 
@@ -155,3 +157,30 @@ def test_a_full_disk_is_one_line_and_the_pull_goes_on_after_it(repo: Small) -> N
     assert "no space left on the device for what remote there at http" in said
     other(*PULL)
     assert (other.root / "made/last").read_bytes() == (repo.root / "made/last").read_bytes()
+
+
+def test_a_server_with_tls_and_an_authority_of_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "s3/data").mkdir(parents=True)
+    made = certificates(tmp_path)
+    options = ("--cert", str(made.certificate), "--key", str(made.key))
+    with serve_s3(tmp_path / "s3", *options, tls=ssl.create_default_context(cafile=str(made.authority))) as endpoint:
+        repo = small(tmp_path / "first", endpoint)
+        line = repo.fails(*PUSH)
+        assert f"remote there at {endpoint}: its certificate is of no authority known here; name the authority's file by" in line
+        assert "`dvc remote modify --local there ssl_verify FILE.pem` or AWS_CA_BUNDLE" in line
+        assert list((tmp_path / "s3/data").iterdir()) == []
+        repo(*PUSH, AWS_CA_BUNDLE=str(made.authority))
+        other = repo.second()
+        assert "its certificate is of no authority known here" in other.fails(*PULL)
+        other.set(ssl_verify=str(made.authority))
+        other(*PULL)
+        assert (other.root / "made/part").read_bytes() == (repo.root / "made/part").read_bytes()
+
+
+def test_server_side_encryption_is_asked_for(repo: Small) -> None:
+    """rclone keeps objects as they are: what a real S3 encrypts by is sent with each object, and is no reason to refuse one."""
+    repo.set(sse="AES256")
+    asks = "from dvc.repo import Repo; print(Repo().cloud.get_remote('there').fs.fs.s3_additional_kwargs)"
+    assert "{'ServerSideEncryption': 'AES256'}" in repo("python", "-c", asks)
+    repo(*PUSH)
+    repo.second()(*PULL)
