@@ -103,26 +103,30 @@ def explained(remote: str, settings: Mapping[str, Any], error: BaseException) ->
     """What a failure means, where, and what to do about it."""
     where = f"remote {remote} at {settings.get('endpointurl') or settings.get('url', '?')}"
     chain = list(_causes(error))
-    text = " ".join(" ".join(str(cause).split()) for cause in chain)
-    for cause in chain:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return FinsightError(f"no space left on the device for what {where} has; free some, then {AGAIN}")
-    if any(isinstance(cause, SSLError) for cause in chain) or "CERTIFICATE_VERIFY_FAILED" in text:
-        return UnreachableError(
-            f"{where}: its certificate is of no authority known here; name the authority's file by "
-            f"`dvc remote modify --local {remote} ssl_verify FILE.pem` or AWS_CA_BUNDLE"
-        )
-    if any(isinstance(cause, NoCredentialsError) for cause in chain):
-        return UnreachableError(f"{where}: no key is set; {_key(remote)}")
-    if any(isinstance(cause, PermissionError) for cause in chain) and any(isinstance(cause, ClientError) for cause in chain):
-        return UnreachableError(f"{where}: it refuses the key ({_first(error)}); {_key(remote)}")
+    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain):
+        return FinsightError(f"no space left on the device for what {where} has; free some, then {AGAIN}")
+    refusal = _refusal(remote, settings, chain)
+    return UnreachableError(f"{where}: {refusal}") if refusal else FinsightError(f"{where}: {_first(error)}")
+
+
+def _refusal(remote: str, settings: Mapping[str, Any], chain: list[BaseException]) -> str | None:
+    """Why a server does not do what it is asked for, and what to do; None where it is not the server's doing."""
+
+    def among(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in chain)
+
+    if among(SSLError) or any("CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in chain):
+        file = f"`dvc remote modify --local {remote} ssl_verify FILE.pem`"
+        return f"its certificate is of no authority known here; name the authority's file by {file} or AWS_CA_BUNDLE"
+    if among(NoCredentialsError):
+        return f"no key is set; {_key(remote)}"
+    if among(PermissionError) and among(ClientError):
+        return f"it refuses the key ({_first(chain[0])}); {_key(remote)}"
     if any(isinstance(cause, ClientError) and cause.operation_name == "HeadBucket" for cause in chain):
-        return UnreachableError(
-            f"{where}: it has no bucket {str(settings.get('url', '')).split('/')[2]}; make it there, or correct the remote's url"
-        )
-    if any(isinstance(cause, BotoCoreError | ConnectionError | TimeoutError) for cause in chain):
-        return UnreachableError(f"{where}: it stopped answering ({_first(error)}); {AGAIN}")
-    return FinsightError(f"{where}: {_first(error)}")
+        return f"it has no bucket {str(settings.get('url', '')).split('/')[2]}; make it there, or correct the remote's url"
+    if among(BotoCoreError, ConnectionError, TimeoutError):
+        return f"it stopped answering ({_first(chain[0])}); {AGAIN}"
+    return None
 
 
 def _key(remote: str) -> str:
