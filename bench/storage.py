@@ -1,9 +1,9 @@
 """Push and pull through a local S3 server: `finsight push` and `pull` beside `rclone copy` of the same files.
 
-Peer: rclone-copy, at its defaults. The server is `rclone serve s3` on loopback, for both. Ours is the command as people run it, so that
-starting Python and importing DVC count (about two seconds, most of what the small set takes), and it does more: it hashes what arrives, keeps
-it in DVC's cache and copies it from there into place. Sets: the outputs of this clone's pipeline, or random files of the sizes that dvc.lock
-names where it has not run; 1 GB in four files; 1 GB in one. They take turns, a new server a round; the fastest round counts.
+Peer: rclone-copy, at its defaults. The server is `rclone serve s3` on loopback, for both. Ours is the command as people run it: starting
+Python and importing DVC count (about two seconds, most of what the small set takes). It does more: it hashes what arrives, keeps it in the
+cache and copies it from there into place. Sets: the outputs of this clone's pipeline, or random files of the sizes that dvc.lock names
+where it has not run; 1 GB in four files; 1 GB in one. They take turns, a new server a round; the fastest round counts.
 `--json FILE` writes rows of {name, peer, ours, theirs, unit, ratio}; a ratio over 1 is in our favour.
 """
 

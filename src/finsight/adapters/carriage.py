@@ -7,6 +7,7 @@ over in silence. Here all travel side by side, and what arrives gets its name in
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,36 +64,44 @@ def bring_lists(digests: Iterable[HashInfo], source: Any, cache: Any) -> None:
 
 def _fetch(wanted: Objects, source: Any, cache: Any) -> Objects:
     """Fetch objects, each under a passing name until it is known to be whole; those that the remote does not have."""
-    finals = {digest: Path(cache.oid_to_path(digest.value)) for digest in wanted}
-    passing = {str(path.with_name(f"{path.name}.partial")): digest for digest, path in finals.items()}
-    for path in finals.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    # The name is this process's own: another one may fetch the same object into a shared cache.
+    passing = {f"{cache.oid_to_path(digest.value)}.{os.getpid()}.partial": digest for digest in wanted}
+    for name in passing:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
     with TqdmCallback(desc="Fetching", unit="file", size=len(wanted)) as bar:
         failed = _copy(source.fs, [source.oid_to_path(digest.value) for digest in wanted], cache.fs, list(passing), bar)
-    arrived = [name for name in passing if name not in failed]
-    with ThreadPoolExecutor(cores()) as pool:  # hashing lets go of the interpreter's lock
-        hashed = list(pool.map(_md5, arrived)) if source.verify else [passing[name].value.partition(".")[0] for name in arrived]
-    damaged = None
-    for name, md5 in zip(arrived, hashed, strict=True):
-        digest = passing[name]
-        if md5 == digest.value.partition(".")[0]:
-            Path(name).replace(finals[digest])
-            cache.protect(str(finals[digest]))
-        else:
-            Path(name).unlink()
-            damaged = digest
-    landed = [passing[name] for name in arrived if finals[passing[name]].exists()]
-    cache.state.save_many(((str(finals[digest]), digest, None) for digest in landed), cache.fs)
+    damaged = _land({name: digest for name, digest in passing.items() if name not in failed}, cache, source.verify)
     for error in failed.values():
         if not isinstance(error, FileNotFoundError):
             raise error
-    if damaged:
-        place = source.fs.unstrip_protocol(source.oid_to_path(damaged.value))
+    for digest in damaged:
+        place = source.fs.unstrip_protocol(source.oid_to_path(digest.value))
         raise ArtifactError(
-            f"{wanted[damaged]} arrived damaged from {place} and was thrown away; "
-            "remove that object and push again from a clone that has it"
+            f"{wanted[digest]} arrived damaged from {place} and was thrown away; remove that object and push again from a clone that has it"
         )
     return {passing[name]: wanted[passing[name]] for name in failed}
+
+
+def _land(arrived: Mapping[str, HashInfo], cache: Any, verify: bool) -> list[HashInfo]:
+    """Give what has arrived its name in the cache; what is damaged is removed and returned."""
+    with ThreadPoolExecutor(cores()) as pool:  # hashing lets go of the interpreter's lock
+        hashes = list(pool.map(_md5, arrived)) if verify else [_stem(digest) for digest in arrived.values()]
+    damaged, landed = [], []
+    for (name, digest), md5 in zip(arrived.items(), hashes, strict=True):
+        if md5 == _stem(digest):
+            final = cache.oid_to_path(digest.value)
+            Path(name).replace(final)
+            cache.protect(final)
+            landed.append((final, digest, None))
+        else:
+            Path(name).unlink()
+            damaged.append(digest)
+    cache.state.save_many(landed, cache.fs)
+    return damaged
+
+
+def _stem(digest: HashInfo) -> str:
+    return str(digest.value).partition(".")[0]  # a folder's list is called `.dir` besides
 
 
 def _copy(source: Any, paths: Sequence[str], target: Any, places: Sequence[str], bar: TqdmCallback) -> dict[str, BaseException]:
