@@ -27,12 +27,12 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 90, tls: ssl.SSLContext | None = None) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert process.poll() is None, f"the server behind {url} ended with {process.returncode}"
         try:
-            urllib.request.urlopen(url, timeout=2).close()
+            urllib.request.urlopen(url, timeout=2, context=tls).close()
         except urllib.error.HTTPError:
             return  # it answers
         except OSError:
@@ -62,24 +62,36 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 S3_KEY, S3_SECRET = "testkey", "testsecret"
 
 
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """An S3 server: its endpoint and the folder whose subfolders are its buckets."""
-    root = tmp_path_factory.mktemp("s3")
-    port = free_port()
+@contextmanager
+def serve_s3(root: Path, *options: str, port: int | None = None, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """An S3 server over a folder, whose subfolders are its buckets; its endpoint.
+
+    :param options: more of `rclone serve s3`, such as ``--bwlimit``.
+    :param tls: what its certificate is checked by where it has one (``--cert``, ``--key``).
+    """
+    port = port or free_port()
+    url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
     rclone = Path(sys.executable).parent / "rclone"
     environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{S3_KEY},{S3_SECRET}"'}
     process = subprocess.Popen(
-        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "100ms", str(root)],
+        [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "100ms", *options, str(root)],
         env=environment,
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}", root
+        wait_for(url, process, tls=tls)
+        yield url
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """An S3 server: its endpoint and the folder whose subfolders are its buckets."""
+    root = tmp_path_factory.mktemp("s3")
+    with serve_s3(root) as url:
+        yield url, root
 
 
 @pytest.fixture

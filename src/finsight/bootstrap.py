@@ -17,6 +17,7 @@ from finsight.params.file import Params, flatten
 from finsight.settings import load_settings, project_root
 
 if TYPE_CHECKING:
+    from finsight.adapters.garbage import Registered, Unneeded
     from finsight.modeling.training import Observer
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
@@ -273,6 +274,41 @@ def version_side(params: Params, version: ModelVersion) -> Side:
         for artifact in (REPORTS_ARTIFACT, INPUTS_ARTIFACT):
             store.fetch(version.run, artifact, folder)
         return read_side(f"{params.register_.model} version {version.number}", folder, folder / "dvc.lock")
+
+
+def registered(params: Params) -> list[Registered]:
+    """What each model version needs of DVC's files.
+
+    :raises FinsightError: when the registry does not answer, or the run of a version is gone: nobody knows then what it needs.
+    """
+    from finsight.adapters.garbage import Registered
+    from finsight.pipeline.run_record import INPUTS_ARTIFACT
+
+    found, store = [], tracker(params)
+    for version in registry(params).versions():
+        with tempfile.TemporaryDirectory() as made:
+            store.fetch(version.run, INPUTS_ARTIFACT, Path(made))
+            lock = Path(made, "dvc.lock")
+            text = lock.read_text(encoding="utf-8") if lock.is_file() else ""  # the stages of such a version ran without DVC
+            found.append(Registered(f"version {version.number}", text, version.tags.get("git.commit", "")))
+    return found
+
+
+def unneeded(remote: str | None, remove: bool) -> tuple[int, list[Unneeded]]:
+    """How many model versions there are, and what is kept that nobody needs: see :func:`finsight.adapters.garbage.collect`.
+
+    :raises DataError: when a remote is to be cleared and the registry is empty: most likely it is another that counts.
+    """
+    from finsight.adapters.garbage import collect
+
+    params = load_params()
+    versions = registered(params)
+    if remote and not versions:
+        raise DataError(
+            f"the registry at {load_settings().tracking_uri()} has no version of {params.register_.model}; "
+            f"set MLFLOW_TRACKING_URI to the one whose versions remote {remote} keeps the files of"
+        )
+    return len(versions), collect(versions, remote, remove)
 
 
 def signer(signs: bool = True, development: bool = True) -> Signer:

@@ -284,6 +284,41 @@ def test_push_fresh_clone_pull(storage: Clone, tmp_path: Path) -> None:
     assert second("git", "status", "--porcelain") == ""
 
 
+def test_what_a_colleague_has_run_is_fetched_and_not_computed(storage: Clone, tmp_path: Path) -> None:
+    """A second clone with the same parameters, without dvc.lock and without a single output, those that git keeps included."""
+    storage("finsight", "push")
+    second = Clone(tmp_path / "second", environment(tmp_path / "second"))
+    storage("git", "clone", "-q", str(storage.root), str(second.root))
+    shutil.copy(storage.root / ".dvc/config.local", second.root / ".dvc/config.local")
+    (second.root / "dvc.lock").unlink()
+    shutil.rmtree(second.root / "reports")
+    second("finsight", "pull")
+    assert second.ran(second("dvc", "repro")) == ["register"]
+    assert second("git", "status", "--porcelain", "reports") == ""
+
+
+def test_what_no_version_or_experiment_needs_is_found_and_removed(storage: Clone) -> None:
+    kept = {path for path in (storage.root / ".dvc/cache/files").rglob("*") if path.is_file()}
+    vain = storage.root / ".dvc/cache/files/md5/00/0123456789abcdef0123456789abcd"
+    vain.parent.mkdir(exist_ok=True)
+    vain.write_text("an object that nothing names")
+    said = storage("finsight", "gc")
+    assert re.search(r"here: \d+ objects \(.* MB\) and \d+ runs needed by nobody; \d+ objects stay", said)
+    assert str(vain) in said
+    assert "nothing was removed; --yes removes it" in said
+    assert vain.exists()
+    assert "removed; " in storage("finsight", "gc", "--yes")
+    assert not vain.exists()
+    assert {path for path in (storage.root / ".dvc/cache/files").rglob("*") if path.is_file()} <= kept
+    # Whatever went, the workspace and the versions are whole.
+    storage("dvc", "checkout", "-q", "--force")
+    assert storage("dvc", "status", "--json").strip() == '{"register": ["always changed"]}'
+    away = Clone(storage.root, {**storage.env, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    assert "error: MLflow at http://127.0.0.1:9" in away("finsight", "gc", "--yes", ok=False)
+    empty = Clone(storage.root, {**storage.env, "MLFLOW_TRACKING_URI": f"sqlite:///{storage.root}/.dvc/tmp/empty.db"})
+    assert "has no version of finsight; set MLFLOW_TRACKING_URI to the one" in empty("finsight", "gc", "-r", "minio", ok=False)
+
+
 def test_a_second_clone_pulls_from_the_default_remote(clone: Clone, tmp_path: Path) -> None:
     clone("dvc", "push", "-q")
     second = Clone(tmp_path / "second", clone.env)
@@ -346,7 +381,8 @@ def test_a_wrong_secret_is_said(storage: Clone) -> None:
         local.write_text("\n".join(line for line in kept.splitlines() if "access_key" not in line) + "\n")
         output = wrong("finsight", "push", ok=False)
         assert "Traceback" not in output
-        assert "error: `dvc push -r minio` failed" in output
+        assert re.search(r"error: remote minio at http://\S+: it refuses the key \(Forbidden\); set it with `dvc remote modify", output)
+        assert len(output.strip().splitlines()) == 1
         assert "nothing" not in output.replace("nothing was", "")
     finally:
         local.write_text(kept)

@@ -86,6 +86,12 @@ def test_every_pin_is_exact() -> None:
     assert "torch==2.13.0" in lines
 
 
+def test_no_parameter_has_a_name_that_dvc_leaves_out() -> None:
+    """The key of DVC's run cache leaves out sizes of files, by name and wherever they stand: `size: 1` and `size: 2` would be one run."""
+    text = (REPO / "params.yaml").read_text()
+    assert not re.findall(r"^\s*(?:size|nfiles):", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_file_that_a_command_reads_is_a_dependency(stage: str) -> None:
     """Or DVC would not run the stage again when the file changes."""

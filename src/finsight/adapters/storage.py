@@ -1,4 +1,4 @@
-"""DVC remotes: the development S3 server, and transfers whose failures are one line."""
+"""The development S3 server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from pathlib import Path
 
 import click
 
-from finsight.adapters import dvc
 from finsight.adapters.child import run_child
-from finsight.adapters.network import no_answer
-from finsight.errors import FinsightError, ParamsError, UnreachableError
+from finsight.errors import FinsightError, ParamsError
 from finsight.files import atomic_file
-from finsight.settings import project_root
 
 BUCKET = "finsight"
 
@@ -57,24 +54,3 @@ def _development_key() -> tuple[str, str]:
             with partial.open("w", encoding="utf-8") as file:
                 config.write(file)
     return config.get(section, "access_key_id"), config.get(section, "secret_access_key")
-
-
-def transfer(direction: str, remote: str) -> None:
-    """``dvc push`` or ``dvc pull``, after a look whether the remote answers.
-
-    :raises ParamsError: when .dvc/config has no such remote.
-    :raises UnreachableError: when nothing listens at its endpoint.
-    """
-    from dvc.config import Config
-
-    remotes = Config(str(project_root() / ".dvc"))["remote"]
-    if remote not in remotes:
-        raise ParamsError(f"remote {remote!r} is not in .dvc/config (there: {', '.join(sorted(remotes))}); add it with `dvc remote add`")
-    endpoint = remotes[remote].get("endpointurl")
-    if endpoint:
-        if problem := no_answer(endpoint):
-            raise UnreachableError(f"remote {remote} at {endpoint}: {problem}; start it (`make storage`) or set its endpointurl")
-        # rclone answers ranges without the checksums that botocore now asks for by default; MinIO and S3 are indifferent.
-        os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
-        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-    dvc.run(direction, "-r", remote, cwd=Path.cwd())

@@ -10,7 +10,7 @@ from finsight.cli.evaluation import compare, metrics, summary
 from finsight.cli.models import explain, fastest, predict, score, serve, tune
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
-from finsight.cli.services import mlflow, pull, push, storage
+from finsight.cli.services import gc, mlflow, pull, push, storage
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +21,5 @@ def main() -> None:
 
 MODELS = (tune, predict, score, explain, fastest, serve)
 REGISTRY = (models, registry, verify, lineage, reproduce)
-for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, mlflow):
+for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow):
     main.add_command(command)

@@ -20,24 +20,60 @@ def storage(address: str, root: Path) -> None:
     serve_s3(root, address)
 
 
-@click.command()
-@click.option("-r", "--remote", default="minio", show_default=True)
-@edge
-def push(remote: str) -> None:
-    """Send data and models to a DVC remote."""
-    from finsight.adapters.storage import transfer
-
-    transfer("push", remote)
+REMOTE = click.option("-r", "--remote", default="minio", show_default=True)
 
 
 @click.command()
-@click.option("-r", "--remote", default="minio", show_default=True)
+@REMOTE
+@click.option(
+    "--runs",
+    type=click.Choice(["current", "all", "none"]),
+    default="current",
+    show_default=True,
+    help="Runs of DVC's run cache that go with it: those that dvc.lock describes, all that are here, none.",
+)
 @edge
-def pull(remote: str) -> None:
-    """Fetch data and models from a DVC remote."""
-    from finsight.adapters.storage import transfer
+def push(remote: str, runs: str) -> None:
+    """Send data and models to a DVC remote, and the runs that led to them."""
+    from finsight.adapters.transfers import push
 
-    transfer("pull", remote)
+    click.echo(f"{push(remote, runs)} objects sent to {remote}")
+
+
+@click.command()
+@REMOTE
+@click.option("--runs/--no-runs", default=True, show_default=True, help="Also what others have run with the present parameters.")
+@edge
+def pull(remote: str, runs: bool) -> None:
+    """Fetch data and models from a DVC remote, and put them in place."""
+    from finsight.adapters.transfers import pull
+
+    click.echo(f"{pull(remote, runs)} objects fetched from {remote}")
+
+
+@click.command()
+@click.option("-r", "--remote", help="Clear this remote too; the cache of this clone alone otherwise.")
+@click.option("--yes", is_flag=True, help="Remove it; it is only shown otherwise.")
+@edge
+def gc(remote: str | None, yes: bool) -> None:
+    """Show what DVC keeps that no model version, branch, tag, experiment, nor the workspace needs; remove it with --yes.
+
+    Branches and experiments that only another clone has don't count: `git fetch --all` and `dvc exp pull` first.
+    """
+    from finsight import bootstrap
+
+    versions, found = bootstrap.unneeded(remote, remove=yes)
+    for one in found:
+        said = "removed" if yes else "needed by nobody"
+        click.echo(
+            f"{one.place}: {len(one.objects)} objects ({one.size / 1e6:.1f} MB) and {len(one.runs)} runs {said}; {one.kept} objects stay"
+        )
+        if not yes:
+            for path in one.objects:
+                click.echo(f"  {path}", err=True)
+    click.echo(f"{versions} model versions, and all branches, tags and experiments of this clone keep what they need")
+    if not yes and any(one.objects or one.runs for one in found):
+        click.echo("nothing was removed; --yes removes it")
 
 
 @click.command()

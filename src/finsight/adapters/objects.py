@@ -1,0 +1,44 @@
+"""What a DVC output consists of: its objects in the cache and in a remote, by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
+from ruamel.yaml import YAML
+
+Objects = dict[HashInfo, str]
+"""Digests, each with a path that it stands for."""
+
+
+def outputs(entry: Mapping[str, Any]) -> dict[str, HashInfo]:
+    """The outputs of a stage in dvc.lock, or of an entry of the run cache, by path."""
+    return {out["path"]: HashInfo("md5", out["md5"]) for out in entry.get("outs", []) if "md5" in out}
+
+
+def locked_stages(text: str) -> list[dict[str, Any]]:
+    """The stages that the text of a dvc.lock lists."""
+    content = YAML(typ="safe").load(text) or {}
+    return list(content.get("stages", {}).values())
+
+
+def objects(outs: Mapping[str, HashInfo], cache: Any) -> Objects:
+    """Every object of some outputs, a folder's files among them as far as the cache has the folder's list."""
+    found: Objects = {}
+    for path, digest in outs.items():
+        found[digest] = path
+        if digest.isdir and cache.exists(digest.value):
+            found |= {inner: f"{path}/{'/'.join(key)}" for key, _, inner in Tree.load(cache, digest)}
+    return found
+
+
+def absent(found: Objects, store: Any) -> Objects:
+    """Those that a cache or a remote does not have."""
+    names = [digest.value for digest in found]
+    if store.fs.protocol == "local":
+        there = {name for name in names if store.exists(name)}  # the bulk query below would hash what is not write-protected
+    else:
+        there = set(store.oids_exist(names)) if names else set()
+    return {digest: path for digest, path in found.items() if digest.value not in there}

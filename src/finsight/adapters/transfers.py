@@ -1,0 +1,79 @@
+"""Push and pull of what DVC keeps, and of the runs that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dvc.repo import Repo, lock_repo
+from dvc_data.hashfile.hash_info import HashInfo
+
+from finsight.adapters import run_cache
+from finsight.adapters.carriage import bring, send
+from finsight.adapters.objects import Objects, absent, objects
+from finsight.adapters.remotes import opened
+from finsight.errors import ArtifactError
+
+NAMED = 3  # paths in a message
+
+
+def push(remote: str, runs: str) -> int:
+    """Send what the workspace's stages and ``.dvc`` files name; how many objects went.
+
+    :param runs: which runs of the run cache go with it: ``current``, ``all`` or ``none``.
+    :raises ArtifactError: when an output is neither in the cache nor in the remote.
+    """
+    with opened(remote) as repo:
+        if _own_names(repo, remote):
+            return int(repo.push(remote=remote))
+        found = objects(_outputs(repo, pushed=True), repo.cache.local)
+        led: dict[str, Objects] = {}
+        if runs != "none" and _keeps_runs(repo, remote):
+            led = run_cache.remember(repo) | (run_cache.all_runs(repo) if runs == "all" else {})
+        for its in led.values():
+            found |= its
+        far = repo.cloud.get_remote_odb(remote, "push")
+        lacking = absent(found, far)
+        if gaps := absent(lacking, repo.cache.local):
+            raise ArtifactError(f"neither here nor at remote {remote}: {_some(gaps.values())}; `dvc repro` makes it, then push again")
+        count = send(lacking, repo.cache.local, far)
+        return count + (run_cache.push_runs(repo, remote, led) if led else 0)
+
+
+def pull(remote: str, runs: bool) -> int:
+    """Fetch what the workspace's stages and ``.dvc`` files name, and put it in place; how many objects came.
+
+    :param runs: whether runs of the run cache are fetched too, with the outputs of those that the present parameters lead to.
+    :raises ArtifactError: when the remote lacks an object, or has a damaged one.
+    """
+    with opened(remote) as repo:
+        if _own_names(repo, remote):
+            return int(repo.pull(remote=remote)["stats"]["fetched"])
+        outs = _outputs(repo)
+        count, gone = bring(outs, repo.cloud.get_remote_odb(remote, "pull"), repo.cache.local)
+        # DVC removes an output that it can't put in place: one that is not whole is not touched. One without a digest is of a pipeline that
+        # has not run here yet.
+        whole = [path for path in outs if not any(f"{lost}/".startswith(f"{path}/") for lost in gone.values())]
+        if whole:
+            repo.checkout(targets=whole, allow_missing=True)
+        if gone:
+            raise ArtifactError(f"remote {remote} does not have {_some(gone.values())}; `finsight push -r {remote}` where it was made")
+        return count + (run_cache.pull_runs(repo, remote) if runs and _keeps_runs(repo, remote) else 0)
+
+
+def _own_names(repo: Repo, remote: str) -> bool:
+    """Whether a remote keeps files under their own names (``version_aware``), in place of digests; it has no room for runs then."""
+    return bool(repo.cloud.get_remote(remote).fs.version_aware)
+
+
+def _keeps_runs(repo: Repo, remote: str) -> bool:
+    return repo.cloud.get_remote(remote).fs.protocol not in ("http", "https")  # DVC can't list these
+
+
+def _outputs(repo: Repo, pushed: bool = False) -> dict[str, HashInfo]:
+    with lock_repo(repo):
+        return {str(out): out.hash_info for out in repo.index.outs if out.use_cache and out.hash_info and (out.can_push or not pushed)}
+
+
+def _some(paths: Iterable[str]) -> str:
+    names = sorted(set(paths))
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -1,0 +1,87 @@
+"""What `finsight gc` finds and removes, on a real repository with branches, experiments, versions, and a live S3 server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finsight.adapters.garbage import Registered, Unneeded, collect
+from finsight.errors import UnreachableError
+from small_dvc import PULL, PUSH, Small
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def at(repo: Small, size: int) -> str:
+    """Run the pipeline with another parameter and push all; the text of dvc.lock."""
+    (repo.root / "params.yaml").write_text(f"length: {size}\n")
+    repo("dvc", "repro", "-q")
+    repo(*PUSH)
+    return (repo.root / "dvc.lock").read_text()
+
+
+def back(repo: Small) -> None:
+    repo("git", "checkout", "-q", "-f", "main")
+    repo("dvc", "checkout", "-q")
+
+
+def sizes(found: Unneeded) -> set[int]:
+    """Sizes of the large files that are not needed: each parameter makes others."""
+    return {size for path in found.objects if (size := Path(path).stat().st_size) > 900}
+
+
+def test_what_a_version_a_branch_or_an_experiment_needs_stays(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo(*PUSH)
+    version = Registered("version 1", at(repo, 2000), "0" * 40)  # made at a commit that is not here
+    at(repo, 3000)
+    at(repo, 4000)
+    repo("git", "checkout", "-q", "-b", "feature")
+    repo("git", "commit", "-qam", "another size")
+    back(repo)
+    repo("dvc", "exp", "run", "-q", "-n", "tried", "-S", "length=5000")
+    repo(*PUSH)
+    back(repo)
+    monkeypatch.chdir(repo.root)
+
+    here, there = collect([version], "there", remove=False)
+    assert sizes(here) == {3000}
+    assert len(here.objects) == len(there.objects) == 5  # a folder's list, its three files, the report that git keeps
+    assert (len(here.runs), len(there.runs)) == (2, 2)
+    assert here.size == there.size > 9000
+    assert all(Path(path).exists() for path in here.objects)
+
+    assert collect([version], "there", remove=True) == [here, there]
+    assert not any(Path(path).exists() for path in here.objects)
+    assert [one.objects for one in collect([version], "there", remove=False)] == [[], []]
+    # Without that version, its files are next; with it, a new clone can have them.
+    assert sizes(collect([], None, remove=False)[0]) == {2000}
+    other = repo.second()
+    (other.root / "dvc.lock").write_text(version.lock)
+    (other.root / "params.yaml").write_text("length: 2000\n")
+    other(*PULL)
+    assert (other.root / "made/part").stat().st_size == 2000
+    assert other("dvc", "repro").count("Running stage") == 1
+
+
+def test_a_branch_that_only_git_s_remote_has_counts(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo("git", "checkout", "-q", "-b", "feature")
+    at(repo, 4000)
+    repo("git", "commit", "-qam", "another size")
+    back(repo)
+    repo(*PUSH)
+    other = repo.second()
+    assert "feature" not in other("git", "branch")
+    other(*PULL)
+    monkeypatch.chdir(other.root)
+    assert [one.objects for one in collect([], "there", remove=False)] == [[], []]
+
+
+def test_nothing_is_removed_when_the_remote_is_away(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    at(repo, 3000)
+    back(repo)
+    repo.set(endpointurl="http://127.0.0.1:9")
+    monkeypatch.chdir(repo.root)
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        collect([], "there", remove=True)
+    assert sizes(collect([], None, remove=False)[0]) == {3000}

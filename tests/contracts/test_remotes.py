@@ -1,0 +1,186 @@
+"""Push and pull against a live S3 server: what travels, and each way to fail in one line."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+import pytest
+
+from gate import certificates
+from servers import S3_KEY, S3_SECRET, free_port, serve_s3
+from small_dvc import PULL, PUSH, Small, small
+
+
+def test_a_second_clone_has_everything_and_nothing_is_sent_twice(repo: Small) -> None:
+    assert "objects sent to there" in repo(*PUSH)
+    assert repo(*PUSH) == "0 objects sent to there\n"
+    other = repo.second()
+    other(*PULL)
+    for name in ("made/part", "made/last", "used", "always"):
+        assert (other.root / name).read_bytes() == (repo.root / name).read_bytes()
+    assert "Running stage 'always'" in (said := other("dvc", "repro"))
+    assert said.count("Running stage") == 1
+
+
+def test_an_identical_run_is_fetched_and_not_computed(repo: Small) -> None:
+    other = repo.second()
+    (repo.root / "params.yaml").write_text("length: 2000\n")
+    repo("dvc", "repro")
+    repo(*PUSH)
+    # The second clone has the parameters and none of the outputs: no lock file, no folder, no report.
+    for name in ("dvc.lock", "report.txt"):
+        (other.root / name).unlink()
+    (other.root / "params.yaml").write_text("length: 2000\n")
+    other(*PULL)
+    said = other("dvc", "repro")
+    assert other.ran() == []
+    assert "Stage 'make' is cached" in said
+    assert "Stage 'use' is cached" in said
+    assert (other.root / "report.txt").read_text() == "2000\n"
+    assert (other.root / "used").read_bytes() == (repo.root / "used").read_bytes()
+
+
+def test_runs_are_left_out_on_request_and_all_are_sent_on_request(repo: Small, s3: tuple[str, Path]) -> None:
+    def there() -> int:
+        return len([path for path in (s3[1] / "data/dvc/runs").rglob("*") if path.is_file()])
+
+    repo(*PUSH, "--runs", "none")
+    assert there() == 0
+    for size in (2000, 3000):
+        (repo.root / "params.yaml").write_text(f"length: {size}\n")
+        repo("dvc", "repro", "-q")
+        repo(*PUSH) if size == 3000 else repo(*PUSH, "--runs", "none")
+    assert there() == 2
+    repo(*PUSH, "--runs", "all")
+    assert there() == 4  # `use` of the two before; DVC's own run cache has no stage with a report that git keeps
+
+
+def test_a_damaged_object_is_refused_by_name(repo: Small, s3: tuple[str, Path]) -> None:
+    repo(*PUSH)
+    objects = [path for path in (s3[1] / "data/dvc/files/md5").rglob("*") if path.is_file() and path.stat().st_size == 1000]
+    content = (repo.root / "made/other").read_bytes()
+    (damaged,) = [path for path in objects if path.read_bytes() == content]
+    damaged.write_bytes(b"x" + content[1:])
+    other = repo.second()
+    line = other.fails(*PULL)
+    assert "made/other arrived damaged from s3://data/dvc/files/md5/" in line
+    assert line.endswith("and was thrown away; remove that object and push again from a clone that has it")
+    # It can be put right as the line says.
+    client = boto3.Session(S3_KEY, S3_SECRET, region_name="us-east-1").client("s3", endpoint_url=s3[0])
+    client.delete_object(Bucket="data", Key=str(damaged.relative_to(s3[1] / "data")))
+    assert repo(*PUSH) == "1 objects sent to there\n"
+    other(*PULL)
+    assert (other.root / "made/other").read_bytes() == content
+
+
+def test_what_was_never_pushed_is_said(repo: Small) -> None:
+    other = repo.second()
+    line = other.fails(*PULL)
+    assert "remote there does not have always, made; `finsight push -r there` where it was made" in line
+    line = other.fails(*PUSH)
+    assert "neither here nor at remote there: always, made; `dvc repro` makes it, then push again" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"secret_access_key": "nothing"}, "it refuses the key (Forbidden); set it with `dvc remote modify --local there access_key_id"),
+        ({"access_key_id": "nobody"}, "it refuses the key (Forbidden); set it with `dvc remote modify --local there access_key_id"),
+        ({"url": "s3://nosuch/dvc"}, "it has no bucket nosuch; make it there, or correct the remote's url"),
+        ({"endpointurl": "http://127.0.0.1:9"}, "remote there at http://127.0.0.1:9: Connection refused; start it"),
+    ],
+)
+@pytest.mark.parametrize("command", [PUSH, PULL])
+def test_what_refuses_is_one_line_and_nothing_is_lost(repo: Small, command: tuple[str, ...], settings: dict[str, str], says: str) -> None:
+    before = {path: path.read_bytes() for path in repo.root.rglob("*") if path.is_file() and ".dvc/tmp" not in str(path)}
+    repo.set(**settings)
+    line = repo.fails(*command)
+    assert says in line
+    assert "nothing" not in line
+    (repo.root / ".dvc/config.local").write_bytes(before[repo.root / ".dvc/config.local"])
+    after = {path: path.read_bytes() for path in before if path.exists()}
+    assert after == before
+
+
+def test_no_key_and_no_remote_are_one_line(repo: Small) -> None:
+    assert "remote 'nosuch' is not in .dvc/config (there: there)" in repo.fails("finsight", "push", "-r", "nosuch")
+    local = repo.root / ".dvc/config.local"
+    local.write_text("\n".join(line for line in local.read_text().splitlines() if "access_key" not in line) + "\n")
+    assert "no key is set; set it with `dvc remote modify --local there" in repo.fails(
+        *PUSH, HOME=str(repo.root), AWS_EC2_METADATA_DISABLED="true"
+    )
+
+
+@pytest.mark.long
+def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "s3/data").mkdir(parents=True)
+    port = free_port()
+    repo = small(tmp_path / "first", f"http://127.0.0.1:{port}", size=3_000_000)
+    there = tmp_path / "s3/data/dvc/files"
+    with serve_s3(tmp_path / "s3", "--bwlimit", "1M", port=port):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        pushing = subprocess.Popen(PUSH, cwd=repo.root, env={**os.environ, "PATH": path}, text=True, stderr=subprocess.PIPE)
+        end = time.monotonic() + 60
+        while not any(path.is_file() and path.stat().st_size for path in there.rglob("*")):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    _, said = pushing.communicate(timeout=200)
+    assert pushing.returncode == 1
+    assert len(said.strip().splitlines()) == 1, said
+    assert "it stopped answering (" in said
+    assert "run it again: what has been transferred stays and is not transferred twice" in said
+    with serve_s3(tmp_path / "s3", port=port):
+        repo(*PUSH)
+        other = repo.second()
+        other(*PULL)
+    assert (other.root / "made/last").read_bytes() == (repo.root / "made/last").read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_the_pull_goes_on_after_it(repo: Small) -> None:
+    """On a real, small file system: a namespace of the test's own may mount one."""
+    (repo.root / "params.yaml").write_text("length: 90000\n")
+    repo("dvc", "repro", "-q")
+    repo("git", "commit", "-qam", "larger")
+    repo(*PUSH)
+    other = repo.second()
+    script = 'mkdir -p .dvc/cache && mount -t tmpfs -o size=150k tmpfs .dvc/cache && "$@"'
+    said = other("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *PULL, ok=False)
+    if "unshare" in said or "mount:" in said:
+        pytest.skip(f"this machine lets no user mount a file system: {said.strip()}")
+    assert len(said.strip().splitlines()) == 1, said
+    assert "no space left on the device for what remote there at http" in said
+    other(*PULL)
+    assert (other.root / "made/last").read_bytes() == (repo.root / "made/last").read_bytes()
+
+
+def test_a_server_with_tls_and_an_authority_of_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "s3/data").mkdir(parents=True)
+    made = certificates(tmp_path)
+    options = ("--cert", str(made.certificate), "--key", str(made.key))
+    with serve_s3(tmp_path / "s3", *options, tls=ssl.create_default_context(cafile=str(made.authority))) as endpoint:
+        repo = small(tmp_path / "first", endpoint)
+        line = repo.fails(*PUSH)
+        assert f"remote there at {endpoint}: its certificate is of no authority known here; name the authority's file by" in line
+        assert "`dvc remote modify --local there ssl_verify FILE.pem` or AWS_CA_BUNDLE" in line
+        assert list((tmp_path / "s3/data").iterdir()) == []
+        repo(*PUSH, AWS_CA_BUNDLE=str(made.authority))
+        other = repo.second()
+        assert "its certificate is of no authority known here" in other.fails(*PULL)
+        other.set(ssl_verify=str(made.authority))
+        other(*PULL)
+        assert (other.root / "made/part").read_bytes() == (repo.root / "made/part").read_bytes()
+
+
+def test_server_side_encryption_is_asked_for(repo: Small) -> None:
+    """rclone keeps objects as they are: what a real S3 encrypts by is sent with each object, and is no reason to refuse one."""
+    repo.set(sse="AES256")
+    asks = "from dvc.repo import Repo; print(Repo().cloud.get_remote('there').fs.fs.s3_additional_kwargs)"
+    assert "{'ServerSideEncryption': 'AES256'}" in repo("python", "-c", asks)
+    repo(*PUSH)
+    repo.second()(*PULL)
