@@ -1,0 +1,160 @@
+"""What the stages of the pipeline work with: parameters, readers, backbones, classifiers, tracker and registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finsight.params import file
+from finsight.params.file import Params, flatten
+from finsight.settings import load_settings
+
+if TYPE_CHECKING:
+    from finsight.modeling.training import Observer
+    from finsight.params.corpora import AnyCorpus
+    from finsight.params.train import TrainParams
+    from finsight.pipeline.export import Runtimes
+    from finsight.pipeline.tracking import Tracked
+    from finsight.pipeline.tune import Best
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
+
+
+def load_params() -> Params:
+    """params.yaml, checked as a whole before any stage works."""
+    from finsight.adapters.backbones import check_backbone
+
+    params = file.load_params()
+    check_backbone(params.train.backbone, params.backbones)
+    if params.train.teacher:
+        check_backbone(params.train.teacher, params.backbones, "train.teacher")
+    return params
+
+
+def reader(name: str, corpus: AnyCorpus) -> CorpusReader:
+    """A reader for one corpus, by its format."""
+    from finsight.adapters.fiqa_corpus import FiqaReader
+    from finsight.adapters.phrasebank_corpus import PhraseBankReader
+    from finsight.adapters.table_corpus import TableReader
+    from finsight.params.corpora import FiqaCorpus, PhraseBankCorpus
+
+    match corpus:
+        case PhraseBankCorpus():
+            return PhraseBankReader(name, corpus)
+        case FiqaCorpus():
+            return FiqaReader(name, corpus)
+        case _:
+            return TableReader(name, corpus)
+
+
+def readers(params: Params, names: Sequence[str]) -> dict[str, CorpusReader]:
+    """A reader for each of the named corpora."""
+    return {name: reader(name, params.corpora[name]) for name in names}
+
+
+def backbone(params: Params, name: str | None = None) -> Backbone:
+    """The backbone that ``train.backbone`` (or ``name``) names, verified."""
+    from finsight.adapters.backbones import fetch_backbone
+
+    settings = load_settings()
+    return fetch_backbone(name or params.train.backbone, params.backbones, settings.cache, settings.s3_endpoint)
+
+
+def licences(params: Params) -> dict[str, str]:
+    """The licence of whatever a model learns from beside its backbone: corpora, and with a teacher that and the texts that it labels."""
+    found = {f"corpus {name}": params.corpora[name].license for name in params.ingest.corpora}
+    if name := params.train.teacher:
+        known = params.backbones.get(name)
+        found |= {f"corpus {text}": params.corpora[text].license for text in params.ingest.unlabelled}
+        found["teacher"] = known.license if known else "unknown"
+    return found
+
+
+def teacher(params: Params) -> Backbone | None:
+    """The backbone that ``train.teacher`` names, verified; None where there is no teacher."""
+    return backbone(params, params.train.teacher) if params.train.teacher else None
+
+
+def student(params: Params) -> Backbone:
+    """The backbone of ``train.backbone``, as one that has seen what its teacher has: it learns from that too."""
+    found = backbone(params)
+    master = teacher(params)
+    return replace(found, trained_on=tuple(sorted({*found.trained_on, *master.trained_on}))) if master else found
+
+
+def token_cache() -> Path:
+    """Where token ids are kept by content."""
+    return load_settings().cache / "tokens"
+
+
+def scratch() -> Path:
+    """Where a killed training leaves what it goes on from."""
+    return load_settings().cache / "training"
+
+
+def tracker(params: Params) -> ExperimentTracker:
+    """MLflow, at the address of the settings."""
+    from finsight.adapters.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(load_settings().tracking_uri(), params.register_.experiment)
+
+
+def registry(params: Params) -> ModelRegistry:
+    """MLflow's model registry, at the address of the settings."""
+    from finsight.adapters.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(load_settings().tracking_uri(), params.register_.model)
+
+
+def tracked(params: Params) -> Tracked:
+    """An observer that follows a training run in the tracker and survives its outage."""
+    import click
+
+    from finsight.pipeline.tracking import Tracked
+
+    def warn(message: str) -> None:
+        click.secho(f"warning: {message}", fg="yellow", err=True)
+
+    return Tracked(lambda: tracker(params), "train", flatten(params), warn)
+
+
+def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], bool], say: Callable[[str], None]) -> Best:
+    """Search for better parameters of ``train``."""
+    from finsight.adapters.progress import ProgressBar
+    from finsight.pipeline.train import train
+    from finsight.pipeline.tune import tune
+
+    params = load_params()
+    search = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
+    found, master = backbone(params), teacher(params)
+
+    def one(recipe: TrainParams, folder: Path, observers: Sequence[Observer]) -> dict[str, Any]:
+        files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
+        with ProgressBar() as bar:
+            return train(prepared, params.labels, recipe, found, *files, [bar, *observers], scratch=scratch(), teacher=master, stop=stop)
+
+    return tune(prepared, params.labels, params.train, search, found, study, one, lambda: tracker(params), say, stop)
+
+
+def checkpoint_classifier(checkpoint: Path, params: Params) -> Classifier:
+    """A checkpoint in fp32, on the device of ``train.device``."""
+    from finsight.adapters.torch_classifier import TorchClassifier
+
+    return TorchClassifier(checkpoint, params.prepare.max_length, params.train.device)
+
+
+def bundle_classifier(bundle: Path, graph: str | None = None) -> Classifier:
+    """One format of a bundle; by default the one that finsight.runtime chooses."""
+    from finsight.runtime import classifier
+
+    return classifier(bundle, graph)
+
+
+def runtimes() -> Runtimes:
+    """How export runs each format of a bundle."""
+    from finsight.adapters import cold_start
+    from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
+    from finsight.pipeline.export import Runtimes
+
+    return Runtimes(BundleClassifier, runs_here, cold_start.measure)
