@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finsight.adapters.garbage import Registered, Unneeded, collect
-from finsight.errors import UnreachableError
+from finsight.errors import FinsightError, UnreachableError
 from small_dvc import PULL, PUSH, Small
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -85,3 +85,80 @@ def test_nothing_is_removed_when_the_remote_is_away(repo: Small, monkeypatch: py
     with pytest.raises(UnreachableError, match="Connection refused"):
         collect([], "there", remove=True)
     assert sizes(collect([], None, remove=False)[0]) == {3000}
+
+
+def test_stashes_queued_experiments_and_other_worktrees_count(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo(*PUSH)
+    for size in (2000, 3000):  # two stashes: git has a name for the last one alone
+        at(repo, size)
+        repo("git", "stash", "-q")
+    at(repo, 4000)
+    repo("git", "commit", "-qam", "another size")
+    repo("git", "worktree", "add", "-q", "--detach", str(repo.root.parent / "other"))
+    repo("git", "reset", "-q", "--hard", "HEAD~1")
+    for name in ("a", "b"):
+        (repo.root / "data").write_text(name * 5000)
+        repo("dvc", "add", "-q", "data")
+        repo("git", "add", "data.dvc", ".gitignore")
+        repo("dvc", "exp", "run", "-q", "--queue", "-S", "length=5000")
+    repo("git", "reset", "-q", "--hard")
+    back(repo)
+    repo("git", "tag", "page", repo("git", "rev-parse", "HEAD:make.sh").strip())  # a tag on something that is no commit
+    monkeypatch.chdir(repo.root)
+    assert sizes(collect([], None, remove=False)[0]) == set()
+    repo("git", "stash", "clear")
+    assert sizes(collect([], None, remove=False)[0]) == {2000, 3000}
+
+
+def test_what_a_version_was_made_from_stays(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo.root / "corpus").write_text("x" * 7000)
+    repo("dvc", "add", "-q", "corpus")
+    digest = (repo.root / "corpus.dvc").read_text().split("md5: ")[1].split()[0]
+    dependency = f"    - path: corpus\n      hash: md5\n      md5: {digest}\n"
+    lock = f"schema: '2.0'\nstages:\n  make:\n    cmd: x\n    deps:\n{dependency}"
+    (repo.root / "corpus.dvc").unlink()
+    monkeypatch.chdir(repo.root)
+    assert sizes(collect([], None, remove=False)[0]) == {7000}
+    assert sizes(collect([Registered("version 1", lock, "0" * 40)], None, remove=False)[0]) == set()
+
+
+def test_runs_of_others_at_the_remote_stay_whole(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's run with the same outputs but another report is unknown here; what it names is needed as long as it stays."""
+    repo(*PUSH)
+    other = repo.second()
+    other(*PULL)
+    at(other, 2000)
+    other("git", "checkout", "-q", "-b", "theirs")
+    other("git", "commit", "-qam", "another size")
+    repo("git", "fetch", "-q", str(other.root), "theirs:theirs")
+    monkeypatch.chdir(repo.root)
+    collect([], "there", remove=True)
+    third = repo.second("third")
+    (third.root / "params.yaml").write_text("length: 2000\n")
+    third(*PULL)
+    assert third("dvc", "repro").count("Running stage") == 1
+    assert third.ran() == []
+
+
+def test_a_folder_whose_list_is_nowhere_stops_a_removal(repo: Small, s3: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    repo("git", "checkout", "-q", "-b", "feature")
+    at(repo, 4000)
+    repo("git", "commit", "-qam", "another size")
+    lock = (repo.root / "dvc.lock").read_text()
+    back(repo)
+    repo(*PUSH)
+    other = repo.second()
+    other(*PULL)
+    (gone,) = [path for path in (s3[1] / "data").rglob("*.dir") if path.parent.name + path.name in lock]
+    gone.unlink()
+    monkeypatch.chdir(other.root)
+    with pytest.raises(FinsightError, match="1 folders that are needed have no list there or here"):
+        collect([], "there", remove=True)
+
+
+def test_a_cache_that_others_use_is_not_cleared(repo: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo("dvc", "cache", "dir", "--local", str(tmp_path / "shared"))
+    monkeypatch.chdir(repo.root)
+    collect([], None, remove=False)
+    with pytest.raises(FinsightError, match="the cache lies outside this clone"):
+        collect([], None, remove=True)

@@ -84,7 +84,7 @@ def test_what_was_never_pushed_is_said(repo: Small) -> None:
     line = other.fails(*PULL)
     assert "remote there does not have always, made; `finsight push -r there` where it was made" in line
     line = other.fails(*PUSH)
-    assert "neither here nor at remote there: always, made; `dvc repro` makes it, then push again" in line
+    assert "neither whole here nor at remote there: always, made; `dvc repro` makes it, then push again" in line
 
 
 @pytest.mark.parametrize(
@@ -184,3 +184,44 @@ def test_server_side_encryption_is_asked_for(repo: Small) -> None:
     assert "{'ServerSideEncryption': 'AES256'}" in repo("python", "-c", asks)
     repo(*PUSH)
     repo.second()(*PULL)
+
+
+def test_an_output_with_a_remote_of_its_own_goes_nowhere_else(repo: Small, s3: tuple[str, Path]) -> None:
+    (repo.root / "secret").write_text("x" * 1234)
+    repo("dvc", "add", "-q", "secret")
+    path = repo.root / "secret.dvc"
+    path.write_text(path.read_text() + "  remote: private\n")
+    repo("dvc", "remote", "add", "-q", "private", str(repo.root.parent / "private"))
+    repo(*PUSH)
+    assert not [path for path in (s3[1] / "data").rglob("*") if path.is_file() and path.stat().st_size == 1234]
+
+
+def test_an_object_that_was_changed_under_its_name_is_not_sent(repo: Small) -> None:
+    (repo.root / "data").write_text("x" * 1234)
+    repo("dvc", "add", "-q", "data")
+    digest = (repo.root / "data.dvc").read_text().split("md5: ")[1].split()[0]
+    stored = repo.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    stored.chmod(0o644)  # as with hard links, where the file in the workspace is the object
+    stored.write_text("y" * 1234)
+    assert "neither whole here nor at remote there: data; " in repo.fails(*PUSH)
+
+
+def test_a_run_is_fetched_whose_lock_file_names_what_was_never_pushed(repo: Small) -> None:
+    repo(*PUSH)
+    (repo.root / "params.yaml").write_text("length: 2000\n")
+    repo("dvc", "repro", "-q")
+    repo("git", "commit", "-qam", "not pushed")
+    other = repo.second()
+    (other.root / "params.yaml").write_text("length: 1000\n")
+    assert "remote there does not have" in other.fails(*PULL)
+    assert other("dvc", "repro").count("Running stage") == 1
+    assert other.ran() == []
+
+
+def test_what_a_killed_transfer_left_among_the_runs_is_none(repo: Small) -> None:
+    repo(*PUSH)
+    for path in (repo.root / ".dvc/cache/runs").rglob("*"):
+        if path.is_file():
+            path.with_name(f".{path.name}.tmp").write_text("")
+            (path.parent / ("0" * 64)).write_text("- [")
+    assert "objects sent" in repo(*PUSH, "--runs", "all")

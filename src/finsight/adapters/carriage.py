@@ -6,8 +6,10 @@ over in silence. Here all travel side by side, and what arrives gets its name in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
+import secrets
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +35,7 @@ def send(found: Objects, cache: Any, target: Any) -> int:
             names = [digest.value for digest in found if digest.isdir == folders]
             places = [target.oid_to_path(name) for name in names]
             for parent in {target.fs.parent(place) for place in places}:
-                target.fs.makedirs(parent, exist_ok=True)
+                target.makedirs(parent)
             failed = _copy(cache.fs, [cache.oid_to_path(name) for name in names], target.fs, places, bar)
             for error in failed.values():
                 raise error
@@ -65,9 +67,9 @@ def bring_lists(digests: Iterable[HashInfo], source: Any, cache: Any) -> None:
 def _fetch(wanted: Objects, source: Any, cache: Any) -> Objects:
     """Fetch objects, each under a passing name until it is known to be whole; those that the remote does not have."""
     # The name is this process's own: another one may fetch the same object into a shared cache.
-    passing = {f"{cache.oid_to_path(digest.value)}.{os.getpid()}.partial": digest for digest in wanted}
-    for name in passing:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
+    passing = {f"{cache.oid_to_path(digest.value)}.{secrets.token_hex(4)}.partial": digest for digest in wanted}
+    for folder in {str(Path(name).parent) for name in passing}:
+        cache.makedirs(folder)  # with the modes of a shared cache, where it is one
     with TqdmCallback(desc="Fetching", unit="file", size=len(wanted)) as bar:
         failed = _copy(source.fs, [source.oid_to_path(digest.value) for digest in wanted], cache.fs, list(passing), bar)
     damaged = _land({name: digest for name, digest in passing.items() if name not in failed}, cache, source.verify)
@@ -96,7 +98,8 @@ def _land(arrived: Mapping[str, HashInfo], cache: Any, verify: bool) -> list[Has
         else:
             Path(name).unlink()
             damaged.append(digest)
-    cache.state.save_many(landed, cache.fs)
+    with contextlib.suppress(sqlite3.Error):  # a memo of DVC's: on a full disk what has arrived counts without it
+        cache.state.save_many(landed, cache.fs)
     return damaged
 
 

@@ -32,7 +32,8 @@ def make_again(clone: Path, owner: Path) -> None:
     local = owner / ".dvc/config.local"  # keys and addresses of remotes
     if local.exists():
         shutil.copy2(local, clone / ".dvc/config.local")
-    run("cache", "dir", "--local", str(owner / ".dvc/cache"), cwd=clone, environment=environment)
+    cache = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=owner, env=environment, capture_output=True, text=True)
+    run("cache", "dir", "--local", cache.stdout.strip(), cwd=clone, environment=environment)
     if tracked := sorted(str(path.relative_to(clone)) for path in (clone / "data").rglob("*.dvc")):
         run("pull", *tracked, cwd=clone, environment=environment)
     run("repro", "--force", "--no-run-cache", "export", cwd=clone, environment=environment)

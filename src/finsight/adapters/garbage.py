@@ -7,8 +7,9 @@ runs of the run cache name.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo, lock_repo
@@ -17,11 +18,14 @@ from dvc_data.hashfile.hash_info import HashInfo
 from scmrepo.exceptions import SCMError
 
 from finsight.adapters.carriage import bring_lists
-from finsight.adapters.objects import locked_stages, objects, outputs
+from finsight.adapters.objects import absent, locked_stages, objects, outputs
 from finsight.adapters.remotes import here, opened
-from finsight.adapters.run_cache import entries, read_entry
+from finsight.adapters.run_cache import entries, fetch_entries, read_entry
+from finsight.errors import FinsightError
 
 REFERENCES = ("HEAD", "refs/heads", "refs/remotes", "refs/tags", "refs/exps")
+# Each holds many, in its reflog.
+STASHES = ("refs/stash", "refs/exps/stash", "refs/exps/celery/stash", "refs/exps/celery/failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,21 @@ def collect(versions: Sequence[Registered], remote: str | None, remove: bool) ->
     :raises FinsightError: when what is needed can't be found out; nothing is removed then.
     """
     with opened(remote) if remote else here() as repo, lock_repo(repo):
+        if remove and not Path(repo.cache.local.path).resolve().is_relative_to(Path(repo.dvc_dir).resolve()):
+            raise FinsightError(
+                f"{repo.cache.local.path}: the cache lies outside this clone, and what others have in it can't be known; "
+                "`dvc gc -p` takes the clones that share it"
+            )
         far = repo.cloud.get_remote_odb(remote, "gc") if remote else None
         digests = _named(repo, versions)
         bring_lists(digests, far, repo.cache.local)
+        if remote:
+            fetch_entries(repo, remote)
+            if remove and (gone := absent({digest: digest.value for digest in digests if digest.isdir}, repo.cache.local)):
+                raise FinsightError(
+                    f"remote {remote}: {len(gone)} folders that are needed have no list there or here, so nobody knows their files; "
+                    f"`finsight push -r {remote}` from a clone that has them"
+                )
         needed = {digest.value for digest in objects({digest.value: digest for digest in digests}, repo.cache.local)}
         broken = _runs(repo, needed)
         found = [_unneeded("here", repo.cache.local, repo.cache.legacy, needed, broken)]
@@ -76,12 +92,25 @@ def collect(versions: Sequence[Registered], remote: str | None, remove: bool) ->
 
 def _named(repo: Repo, versions: Sequence[Registered]) -> set[HashInfo]:
     """Digests of all outputs of the workspace, of whatever git has a name for, and of model versions."""
-    named = {digest for version in versions for stage in locked_stages(version.lock) for digest in outputs(stage).values()}
-    command = ["git", "for-each-ref", "--format=%(objectname)", *REFERENCES[1:]]
-    tips = subprocess.run(command, cwd=repo.root_dir, capture_output=True, text=True, check=True).stdout.split()
-    for _ in repo.brancher(revs=[*filter(_known(repo), ["HEAD", *dict.fromkeys(tips), *(version.commit for version in versions)])]):
+    stages = [stage for version in versions for stage in locked_stages(version.lock)]
+    # What a version was made from, too: corpora under DVC stand among the dependencies, and its commit may not be here.
+    named = {digest for stage in stages for key in ("outs", "deps") for digest in outputs(stage, key).values()}
+    revisions = ["HEAD", *_tips(Path(repo.root_dir)), *(version.commit for version in versions)]
+    for _ in repo.brancher(revs=[*filter(_known(repo), dict.fromkeys(revisions))]):
         named |= {out.hash_info for out in repo.index.outs if out.hash_info}
     return named
+
+
+def _tips(root: Path) -> Iterator[str]:
+    """Every commit that git has a name for: branches, tags, experiments, what is stashed or queued, other worktrees' heads."""
+
+    def lines(*arguments: str) -> list[str]:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.splitlines()
+
+    yield from lines("for-each-ref", "--format=%(objectname)", *REFERENCES[1:])
+    for stash in STASHES:
+        yield from lines("reflog", "--format=%H", stash)
+    yield from (line.removeprefix("HEAD ") for line in lines("worktree", "list", "--porcelain") if line.startswith("HEAD "))
 
 
 def _known(repo: Repo) -> Callable[[str], bool]:
@@ -90,7 +119,7 @@ def _known(repo: Repo) -> Callable[[str], bool]:
     def known(revision: str) -> bool:
         try:
             return bool(revision) and bool(repo.scm.resolve_commit(revision))
-        except SCMError:
+        except (SCMError, AttributeError):  # the second for a tag on something that is no commit
             return False
 
     return known

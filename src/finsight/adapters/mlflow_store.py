@@ -66,6 +66,8 @@ def connect(uri: str) -> MlflowClient:
             f"MLFLOW_TRACKING_URI: got {shown(uri)!r}, expected http(s)://… or sqlite:///…; file stores can't hold a model registry"
         )
     else:
+        if len(parts.path) < 2:
+            raise ParamsError(f"MLFLOW_TRACKING_URI: got {shown(uri)!r}, which names no file; sqlite:////path/mlflow.db does")
         _create_database(Path(parts.path[1:]))
     with reachable(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)

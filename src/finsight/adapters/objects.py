@@ -7,15 +7,16 @@ from typing import Any
 
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
+from dvc_objects.errors import ObjectFormatError
 from ruamel.yaml import YAML
 
 Objects = dict[HashInfo, str]
 """Digests, each with a path that it stands for."""
 
 
-def outputs(entry: Mapping[str, Any]) -> dict[str, HashInfo]:
-    """The outputs of a stage in dvc.lock, or of an entry of the run cache, by path."""
-    return {out["path"]: HashInfo("md5", out["md5"]) for out in entry.get("outs", []) if "md5" in out}
+def outputs(entry: Mapping[str, Any], key: str = "outs") -> dict[str, HashInfo]:
+    """The outputs of a stage in dvc.lock, or of an entry of the run cache, by path; with ``deps`` for ``key`` what it was made from."""
+    return {out["path"]: HashInfo("md5", out["md5"]) for out in entry.get(key, []) if "md5" in out}
 
 
 def locked_stages(text: str) -> list[dict[str, Any]]:
@@ -42,3 +43,18 @@ def absent(found: Objects, store: Any) -> Objects:
     else:
         there = set(store.oids_exist(names)) if names else set()
     return {digest: path for digest, path in found.items() if digest.value not in there}
+
+
+def damaged(found: Objects, cache: Any) -> Objects:
+    """Those that the cache has under their name and that are something else by now; DVC takes them out of the cache.
+
+    As it does, one that is write-protected is taken for whole.
+    """
+    wrong = Objects()
+    for digest, path in found.items():
+        if cache.exists(digest.value):
+            try:
+                cache.check(digest.value)
+            except ObjectFormatError:
+                wrong[digest] = path
+    return wrong

@@ -122,11 +122,15 @@ def _refusal(remote: str, settings: Mapping[str, Any], chain: list[BaseException
         return f"no key is set; {_key(remote)}"
     if among(PermissionError) and among(ClientError):
         return f"it refuses the key ({_first(chain[0])}); {_key(remote)}"
-    if any(isinstance(cause, ClientError) and cause.operation_name == "HeadBucket" for cause in chain):
+    if any(isinstance(cause, ClientError) and cause.operation_name == "HeadBucket" and _missing(cause) for cause in chain):
         return f"it has no bucket {str(settings.get('url', '')).split('/')[2]}; make it there, or correct the remote's url"
     if among(BotoCoreError, ConnectionError, TimeoutError):
         return f"it stopped answering ({_first(chain[0])}); {AGAIN}"
     return None
+
+
+def _missing(error: ClientError) -> bool:
+    return str(error.response.get("Error", {}).get("Code")) in ("404", "NoSuchBucket")
 
 
 def _key(remote: str) -> str:

@@ -6,6 +6,7 @@ in git (``cache: false``) does not get into it at all, metrics and plots apart. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from dvc_data.hashfile.meta import Meta
 from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs import generic
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from finsight.adapters.carriage import bring
 from finsight.adapters.objects import Objects, absent, objects, outputs
 
 RUNS = "runs"
+_RUN = re.compile(rf"{RUNS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}/[0-9a-f]{{64}}")
 
 
 def remember(repo: Repo) -> dict[str, Objects]:
@@ -64,14 +67,18 @@ def _name(stage: Any) -> str | None:
 
 
 def entries(odb: Any) -> set[str]:
-    """The runs of a cache or a remote, as paths within it."""
-    return {odb.fs.relpath(path, odb.path) for path in odb.fs.find(odb.fs.join(odb.path, RUNS))}
+    """The runs of a cache or a remote, as paths within it; what a killed transfer has left beside them, or anybody else, is none."""
+    found = (odb.fs.relpath(path, odb.path) for path in odb.fs.find(odb.fs.join(odb.path, RUNS)))
+    return {name for name in found if _RUN.fullmatch(name)}
 
 
 def read_entry(repo: Repo, name: str) -> dict[str, Any]:
     """What a run of the cache says: command, parameters, dependencies and outputs."""
-    entry: dict[str, Any] = YAML(typ="safe").load(Path(repo.cache.legacy.path, name).read_text(encoding="utf-8"))
-    return entry
+    try:
+        entry = YAML(typ="safe").load(Path(repo.cache.legacy.path, name).read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError):  # it was cut off: it says nothing
+        return {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def push_runs(repo: Repo, remote: str, names: Iterable[str]) -> int:
@@ -82,10 +89,15 @@ def push_runs(repo: Repo, remote: str, names: Iterable[str]) -> int:
 
 def pull_runs(repo: Repo, remote: str) -> int:
     """Fetch all runs that the remote knows, and the objects of those that answer to the parameters and files of this workspace."""
-    far, near = repo.cloud.get_remote_odb(remote, "fetch", hash_name="md5-dos2unix"), repo.cache.legacy
-    fetched = _copy(far, near, entries(far) - entries(near))
+    fetched = fetch_entries(repo, remote)
     with lock_repo(repo):
         return fetched + _fetch_matching(repo, repo.cloud.get_remote_odb(remote, "fetch"))
+
+
+def fetch_entries(repo: Repo, remote: str) -> int:
+    """Fetch what the runs say that a remote knows; how many were new."""
+    far, near = repo.cloud.get_remote_odb(remote, "fetch", hash_name="md5-dos2unix"), repo.cache.legacy
+    return _copy(far, near, entries(far) - entries(near))
 
 
 def _copy(source: Any, target: Any, names: Iterable[str]) -> int:
@@ -135,7 +147,8 @@ def _matching(repo: Repo, stage: Any, promised: dict[str, HashInfo | None]) -> d
 def _newest(repo: Repo, key: str) -> dict[str, Any] | None:
     """The run that DVC takes where several have the same inputs."""
     folder = Path(repo.cache.legacy.path, RUNS, key[:2], key)
-    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+    there = [path for path in folder.iterdir() if _RUN.fullmatch(f"{RUNS}/{key[:2]}/{key}/{path.name}")] if folder.is_dir() else []
+    found = sorted(there, key=lambda path: path.stat().st_mtime)
     return read_entry(repo, f"{RUNS}/{key[:2]}/{key}/{found[-1].name}") if found else None
 
 

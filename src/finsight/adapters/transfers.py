@@ -9,7 +9,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 
 from finsight.adapters import run_cache
 from finsight.adapters.carriage import bring, send
-from finsight.adapters.objects import Objects, absent, objects
+from finsight.adapters.objects import Objects, absent, damaged, objects
 from finsight.adapters.remotes import opened
 from finsight.errors import ArtifactError
 
@@ -25,7 +25,7 @@ def push(remote: str, runs: str) -> int:
     with opened(remote) as repo:
         if _own_names(repo, remote):
             return int(repo.push(remote=remote))
-        found = objects(_outputs(repo, pushed=True), repo.cache.local)
+        found = objects(_outputs(repo, remote, pushed=True), repo.cache.local)
         led: dict[str, Objects] = {}
         if runs != "none" and _keeps_runs(repo, remote):
             led = run_cache.remember(repo) | (run_cache.all_runs(repo) if runs == "all" else {})
@@ -33,8 +33,8 @@ def push(remote: str, runs: str) -> int:
             found |= its
         far = repo.cloud.get_remote_odb(remote, "push")
         lacking = absent(found, far)
-        if gaps := absent(lacking, repo.cache.local):
-            raise ArtifactError(f"neither here nor at remote {remote}: {_some(gaps.values())}; `dvc repro` makes it, then push again")
+        if gaps := absent(lacking, repo.cache.local) | damaged(lacking, repo.cache.local):
+            raise ArtifactError(f"neither whole here nor at remote {remote}: {_some(gaps.values())}; `dvc repro` makes it, then push again")
         count = send(lacking, repo.cache.local, far)
         return count + (run_cache.push_runs(repo, remote, led) if led else 0)
 
@@ -48,16 +48,18 @@ def pull(remote: str, runs: bool) -> int:
     with opened(remote) as repo:
         if _own_names(repo, remote):
             return int(repo.pull(remote=remote)["stats"]["fetched"])
-        outs = _outputs(repo)
+        outs = _outputs(repo, remote)
         count, gone = bring(outs, repo.cloud.get_remote_odb(remote, "pull"), repo.cache.local)
         # DVC removes an output that it can't put in place: one that is not whole is not touched. One without a digest is of a pipeline that
         # has not run here yet.
         whole = [path for path in outs if not any(f"{lost}/".startswith(f"{path}/") for lost in gone.values())]
         if whole:
             repo.checkout(targets=whole, allow_missing=True)
+        # What dvc.lock names may never have been pushed, and a run that leads to what the parameters say may have been.
+        count += run_cache.pull_runs(repo, remote) if runs and _keeps_runs(repo, remote) else 0
         if gone:
             raise ArtifactError(f"remote {remote} does not have {_some(gone.values())}; `finsight push -r {remote}` where it was made")
-        return count + (run_cache.pull_runs(repo, remote) if runs and _keeps_runs(repo, remote) else 0)
+        return count
 
 
 def _own_names(repo: Repo, remote: str) -> bool:
@@ -69,9 +71,11 @@ def _keeps_runs(repo: Repo, remote: str) -> bool:
     return repo.cloud.get_remote(remote).fs.protocol not in ("http", "https")  # DVC can't list these
 
 
-def _outputs(repo: Repo, pushed: bool = False) -> dict[str, HashInfo]:
+def _outputs(repo: Repo, remote: str, pushed: bool = False) -> dict[str, HashInfo]:
     with lock_repo(repo):
-        return {str(out): out.hash_info for out in repo.index.outs if out.use_cache and out.hash_info and (out.can_push or not pushed)}
+        ours = (out for out in repo.index.outs if out.use_cache and out.hash_info and (out.can_push or not pushed))
+        # An output may name a remote of its own, and an import is fetched from where it came from.
+        return {str(out): out.hash_info for out in ours if out.remote in (None, remote) and not out.stage.is_repo_import}
 
 
 def _some(paths: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from finsight.bootstrap.pipeline import load_params, registry, tracker
 from finsight.bootstrap.signing import signer
 from finsight.errors import DataError
 from finsight.params.file import Params
-from finsight.settings import load_settings
+from finsight.settings import load_settings, project_root
 
 if TYPE_CHECKING:
     from finsight.adapters.garbage import Registered, Unneeded
@@ -102,7 +103,7 @@ def bundle_folder(bundle: Path) -> Path:
 def _kept(params: Params, version: ModelVersion) -> Path:
     """A version's bundle in the cache; fetched where it is not there, not whole, or was stated anew since."""
     from finsight.bundle import bundle_digest
-    from finsight.files import atomic_folder, sha256
+    from finsight.files import cached_folder, sha256
     from finsight.pipeline.models import check_digest, download
     from finsight.pipeline.provenance import PROVENANCE, STATEMENT
     from finsight.pipeline.run_record import STATEMENT_TAG
@@ -111,7 +112,8 @@ def _kept(params: Params, version: ModelVersion) -> Path:
     statement = kept / PROVENANCE / STATEMENT
     current = statement.is_file() and sha256(statement) == version.tags.get(STATEMENT_TAG)
     if not (current and bundle_digest(kept / "bundle") == version.bundle_digest):
-        with atomic_folder(kept) as made:
+        shutil.rmtree(kept, ignore_errors=True)
+        with cached_folder(kept) as made:
             download(tracker(params), version, made)
     return kept / "bundle"
 
@@ -145,15 +147,19 @@ def registered(params: Params) -> list[Registered]:
 def unneeded(remote: str | None, remove: bool) -> tuple[int, list[Unneeded]]:
     """How many model versions there are, and what is kept that nobody needs: see :func:`finsight.adapters.garbage.collect`.
 
-    :raises DataError: when a remote is to be cleared and the registry is empty: most likely it is another that counts.
+    :raises DataError: when something is to be removed and the registry is empty, since most likely it is another that counts; or when
+        registrations wait.
     """
     from finsight.adapters.garbage import collect
+    from finsight.adapters.outbox import OUTBOX, FileOutbox
 
     params = load_params()
     versions = registered(params)
-    if remote and not versions:
+    if remove and (waiting := FileOutbox(project_root() / OUTBOX).names()):
+        raise DataError(f"{OUTBOX}: {len(waiting)} registrations wait, and what they need can't be known; `finsight registry flush` first")
+    if remove and not versions:
         raise DataError(
             f"the registry at {load_settings().tracking_uri()} has no version of {params.register_.model}; "
-            f"set MLFLOW_TRACKING_URI to the one whose versions remote {remote} keeps the files of"
+            "set MLFLOW_TRACKING_URI to the one whose versions have their files there"
         )
     return len(versions), collect(versions, remote, remove)

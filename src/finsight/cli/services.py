@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -58,7 +59,8 @@ def pull(remote: str, runs: bool) -> None:
 def gc(remote: str | None, yes: bool) -> None:
     """Show what DVC keeps that no model version, branch, tag, experiment, nor the workspace needs; remove it with --yes.
 
-    Branches and experiments that only another clone has don't count: `git fetch --all` and `dvc exp pull` first.
+    Branches and experiments that only another clone has don't count: `git fetch --all` and `dvc exp pull` first. Nor do versions in
+    another registry.
     """
     from finsight import bootstrap
 
@@ -71,6 +73,10 @@ def gc(remote: str | None, yes: bool) -> None:
         if not yes:
             for path in one.objects:
                 click.echo(f"  {path}", err=True)
+    if remote and not os.environ.get("MLFLOW_TRACKING_URI"):
+        click.secho(
+            "versions that other clones have in databases of their own don't count; MLFLOW_TRACKING_URI names a registry", fg="yellow"
+        )
     click.echo(f"{versions} model versions, and all branches, tags and experiments of this clone keep what they need")
     if not yes and any(one.objects or one.runs for one in found):
         click.echo("nothing was removed; --yes removes it")

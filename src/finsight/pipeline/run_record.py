@@ -137,13 +137,13 @@ def restate(
         fetched = Path(made)
         tracker.fetch(run, provenance.PROVENANCE, fetched)
         content = provenance.verify(evidence.bundle, fetched, desk.signer, provenance.INTACT)
-        # The tag is set last: without it, somebody was stopped in the middle of what follows below.
+        # The version's tags are set last: without them, somebody was stopped before that.
         told = version is None or version.tags.get(STATEMENT_TAG) == sha256(fetched / provenance.STATEMENT)
-        if told and provenance.run_of(content) == run and not _better(desk, facts, content):
+        if provenance.run_of(content) == run and not _better(desk, facts, content):
             if _differ(fetched, folder):
                 with atomic_folder(folder) as partial:
                     shutil.copytree(fetched, partial, dirs_exist_ok=True)
-            return {}
+            return {} if told else version_tags(evidence, folder)
     tags = _prove_in_run(desk, tracker, evidence, facts, run)
     tracker.finish(run, tags)
     return tags
