@@ -152,7 +152,7 @@ def test_the_gates_decide_how_a_comparison_ends(clone: Clone) -> None:
     ("name", "says"),
     [
         ("nosuch", "error: nosuch: no git revision or experiment here"),
-        ("99", "error: 99: no such version of finsight; there: 1 champion"),
+        ("99", "error: 99: no such version; there: 1 champion"),
         ("HEAD~1", "error: HEAD~1: its files can't be had: [Errno 2] No storage files available: 'reports/predictions.parquet'"),
     ],
 )

@@ -309,6 +309,7 @@ def test_a_backbone_that_changed_since_it_was_tokenised_for_is_refused(finished:
     assert "its files have changed: run `dvc repro --force prepare`" in project.fail("train")
 
 
+@pytest.mark.long
 def test_a_second_bundle_becomes_challenger_and_says_how_it_differs(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     from mlflow import MlflowClient
 
@@ -403,6 +404,7 @@ def test_a_required_format_that_this_host_cannot_compute_is_refused(finished: Pr
     assert "openvino-bf16, the first of export.formats, can't be run here; put another one first" in project.fail("export")
 
 
+@pytest.mark.long
 def test_a_users_own_labels_go_all_the_way(make_project: Callable[[str], Project]) -> None:
     project = make_project("labels")
     mapped = {"negative": "down", "neutral": "down", "positive": "up"}

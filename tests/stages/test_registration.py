@@ -252,6 +252,7 @@ def test_one_that_can_t_be_sent_does_not_keep_others_from_being_sent(finished: P
     assert project.json("registration.json")["version"] == 1
 
 
+@pytest.mark.long
 def test_an_experiment_leaves_a_registration_that_waits(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
     project.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
@@ -266,6 +267,7 @@ def test_an_experiment_leaves_a_registration_that_waits(finished: Project, copy_
     assert list((project.root / ".outbox").iterdir()) == []
 
 
+@pytest.mark.long
 def test_registering_an_older_one_again_moves_no_alias(two: Project, tmp_path: Path) -> None:
     before = held(two), two.cli("models", "log")
     old = Project(tmp_path / "old", two.backbone, two.env)
@@ -278,6 +280,7 @@ def test_registering_an_older_one_again_moves_no_alias(two: Project, tmp_path: P
     assert (held(two), two.cli("models", "log")) == before
 
 
+@pytest.mark.long
 def test_a_version_in_the_cache_is_fetched_again_when_it_was_signed_anew(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
     project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"

@@ -104,6 +104,7 @@ def test_a_run_that_is_ended_goes_on_to_the_same_weights(
     assert states(project) == []
 
 
+@pytest.mark.long
 def test_a_run_with_other_parameters_does_not_go_on_from_it(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(prepared)
     with started(project) as process:
@@ -195,6 +196,7 @@ def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of
     assert {line[line.index("error: ") :].split(" makes")[0] for line in errors} == {"error: train.lr: 1e+30"}
 
 
+@pytest.mark.long
 def test_a_teacher_is_trained_first_and_kept(prepared: Project, copy_of: Callable[[Project], Project], tmp_path: Path) -> None:
     """A teacher of its own vocabulary, with texts that have no labels."""
     project = copy_of(prepared)
