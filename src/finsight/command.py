@@ -47,6 +47,8 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
         quiet()
         try:
             main(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read has had enough, as `head` has; click ends quietly
         except (FinsightError, OSError) as error:
             if debug:
                 raise

@@ -11,7 +11,7 @@ from finsight.files import read_json
 NEXT = (
     ('.venv/bin/finsight predict "Net loss narrowed to EUR 1.2 mn from EUR 9.4 mn"', "try the model"),
     (".venv/bin/dvc exp run -S train.lr=3.0e-5", "an experiment; then `.venv/bin/dvc exp show`"),
-    ("finsight lineage champion", "where it came from, and who signed it"),
+    (".venv/bin/finsight lineage champion", "where it came from, and who signed it"),
     ("make ui", "runs and model versions in the browser"),
 )
 
