@@ -43,6 +43,8 @@ def artifacts(folder: Path) -> None:
     made = 0
     for out in (out for stage in stages.values() for out in stage["outs"]):
         source, target = REPO / out["path"], folder / out["path"]
+        if source.is_dir() and not any(source.iterdir()):
+            continue  # neither DVC nor S3 knows an empty folder
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
