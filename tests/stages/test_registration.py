@@ -1,5 +1,6 @@
 """Registering, promoting and fetching through the commands, against SQLite and live servers that die."""
 
+import http.server
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from conftest import Project
 from finsight.adapters.mlflow_registry import MlflowRegistry
 from finsight.adapters.outbox import FileOutbox
 from finsight.bundle import bundle_digest
-from servers import free_port, wait_for
+from servers import free_port, serving, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 
@@ -191,6 +192,28 @@ def test_a_registration_waits_while_the_server_is_away_and_is_sent_once(finished
         assert "reports and inputs are what the statement says" in project.cli("verify", "champion")
     finally:
         server.kill()
+
+
+def test_a_server_that_refuses_us_fails_the_stage_and_nothing_is_lost(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    """Waiting would not help, and in a CI job the outbox goes with the machine."""
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def do_POST(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    project = copy_of(finished)
+    with serving(Refusing) as project.env["MLFLOW_TRACKING_URI"]:
+        error = project.fail("register")
+    assert "the server refuses the credentials (HTTP 401); set MLFLOW_TRACKING_USERNAME" in error
+    assert "HTTP 401" in project.json("registration.json")["waits"]
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
+    assert "version 1 ['champion']" in project.cli("registry", "flush")
 
 
 @pytest.mark.long

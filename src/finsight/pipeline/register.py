@@ -58,7 +58,7 @@ def flush(desk: Desk, params: RegisterParams, but: str = "") -> tuple[list[dict[
     """Send what waits in the outbox, in its order; what became of each, and why the others were left there.
 
     :param but: a bundle's digest that is left there.
-    :raises UnreachableError: when tracker or registry is away.
+    :raises UnreachableError: when tracker or registry is away at the beginning; one that goes away later is among the reasons.
     """
     sent, left = [], []
     tracker, registry = desk.connect()
@@ -126,10 +126,10 @@ def _send(
 
 
 def _set_alias(registry: ModelRegistry, params: RegisterParams, version: ModelVersion, evidence: Evidence, facts: Facts) -> list[str]:
-    """The first version becomes champion, a later one challenger: once, by the audit log, and never again.
+    """The first version becomes champion, a later one challenger: once, by the audit log. What another version has had since stays there.
 
-    Of several that are registered at once the lowest is the first. A missing champion is not replaced: somebody has taken the alias
-    away. What may not be used commercially is no champion where that is a commercial alias.
+    Of several that are registered at once the lowest is the first. A missing champion is not replaced where there are other versions:
+    somebody has taken the alias away. What may not be used commercially is no champion where that is a commercial alias.
     """
     log, there = registry.audit(), registry.versions()
     held = next((v.aliases for v in there if v.number == version.number), frozenset())
