@@ -204,6 +204,7 @@ def test_a_range_is_queued_and_run(clone: Clone) -> None:
         clone("dvc", "checkout", "-q")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_temporary_experiment_leaves_the_workspace_alone_and_logs_to_the_clones_mlflow(clone: Clone) -> None:
     from mlflow import MlflowClient

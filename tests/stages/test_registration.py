@@ -175,6 +175,7 @@ def test_a_registration_waits_while_the_server_is_away_and_is_sent_once(finished
     assert "Connection refused" in err
     assert "waits in .outbox" in out
     assert project.json("registration.json")["version"] is None
+    assert "it waits in .outbox" in project.cli("summary")
     assert "signed with this clone's development key" in project.cli("verify")
     assert "Connection refused" in project.cli("registry", "flush", ok=False)
     (waiting,) = (project.root / ".outbox").iterdir()

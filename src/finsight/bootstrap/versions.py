@@ -157,7 +157,7 @@ def unneeded(remote: str | None, remove: bool) -> tuple[int, list[Unneeded]]:
     versions = registered(params)
     if remove and (waiting := FileOutbox(project_root() / OUTBOX).names()):
         raise DataError(f"{OUTBOX}: {len(waiting)} registrations wait, and what they need can't be known; `finsight registry flush` first")
-    if remove and not versions:
+    if (remote or remove) and not versions:
         raise DataError(
             f"the registry at {load_settings().tracking_uri()} has no version of {params.register_.model}; "
             "set MLFLOW_TRACKING_URI to the one whose versions have their files there"

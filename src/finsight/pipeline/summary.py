@@ -113,6 +113,8 @@ def _registered(found: dict[str, Any]) -> str:
         return "not yet: `make repro` does"
     if registration["bundle_sha256"] != found["export"]["bundle_sha256"]:
         return f"not yet: `make repro` does (version {registration['version']} is an older bundle)"
+    if "waits" in registration:
+        return "it waits in .outbox, since MLflow was away; `finsight registry flush` sends it"
     if registration["version"] is None:
         return f"run {registration['run']}, no version: this was experiment {registration.get('experiment')}"
     return f"{registration['model']} version {registration['version']}, {', '.join(registration['aliases'])}"
