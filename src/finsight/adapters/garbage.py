@@ -23,7 +23,7 @@ from finsight.adapters.remotes import here, opened
 from finsight.adapters.run_cache import entries, fetch_entries, read_entry
 from finsight.errors import FinsightError
 
-REFERENCES = ("HEAD", "refs/heads", "refs/remotes", "refs/tags", "refs/exps")
+REFERENCES = ("refs/heads", "refs/remotes", "refs/tags", "refs/exps")
 # Each holds many, in its reflog.
 STASHES = ("refs/stash", "refs/exps/stash", "refs/exps/celery/stash", "refs/exps/celery/failed")
 
@@ -107,7 +107,7 @@ def _tips(root: Path) -> Iterator[str]:
     def lines(*arguments: str) -> list[str]:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.splitlines()
 
-    yield from lines("for-each-ref", "--format=%(objectname)", *REFERENCES[1:])
+    yield from lines("for-each-ref", "--format=%(objectname)", *REFERENCES)
     for stash in STASHES:
         yield from lines("reflog", "--format=%H", stash)
     yield from (line.removeprefix("HEAD ") for line in lines("worktree", "list", "--porcelain") if line.startswith("HEAD "))
