@@ -71,7 +71,42 @@ def test_what_is_no_request_is_a_problem_document(client: httpx.Client, body: di
 
 
 def test_an_unknown_route_is_a_problem_document(client: httpx.Client) -> None:
-    assert client.get("/nothing").json() == {"type": "about:blank", "status": 404, "detail": "Not Found"}
+    answer = client.get("/nothing", headers={"X-Request-ID": "mine-0001"})
+    about = {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found", "correlation_id": "mine-0001"}
+    assert answer.json() == about
+    assert answer.headers["X-Request-ID"] == "mine-0001"
+
+
+@pytest.mark.parametrize("given", ["", "short", "x" * 65, "a b c d e f g", "<script>alert(1)</script>"])
+def test_what_can_be_no_correlation_id_is_replaced(client: httpx.Client, given: str) -> None:
+    answer = client.get("/livez", headers={"X-Request-ID": given})
+    assert len(answer.headers["X-Request-ID"]) == 16
+    assert answer.headers["X-Request-ID"] != given
+
+
+def test_every_answer_tells_a_browser_what_it_must_not_do(client: httpx.Client) -> None:
+    for answer in (client.get("/livez"), client.get("/nothing"), client.post("/v1/predict")):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert "Server" not in answer.headers
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_every_route_says_who_may_use_it() -> None:
+    from fastapi.routing import iter_route_contexts
+
+    from finsight.service.access import OneKey, action_of
+    from finsight.service.app import create_app
+    from finsight.service.parts import Parts
+
+    app = create_app(Parts(None, OneKey("x")))  # type: ignore[arg-type]
+    routes = [route for route in iter_route_contexts(app.routes) if getattr(route, "dependant", None)]
+    assert len(routes) >= 3
+    for route in routes:
+        actions = [action for one in route.dependant.dependencies if one.call and (action := action_of(one.call))]
+        assert len(actions) == 1, route.path
+        assert (actions == ["anybody"]) != route.path.startswith("/v1"), route.path
 
 
 def test_a_tampered_bundle_is_not_served(finished: Project, tmp_path) -> None:

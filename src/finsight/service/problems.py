@@ -1,0 +1,102 @@
+"""What goes wrong, as problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError, RefusedError, UnreachableError
+from finsight.service.envelope import REQUEST_ID
+
+MEDIA_TYPE = "application/problem+json"
+WAIT = 5  # seconds after which a client may ask an outside system again
+_LOG = logging.getLogger("finsight.service")
+# The most particular class comes first. What an outside system refuses is refused to the service, not to whoever asks it.
+_STATUS: tuple[tuple[type[FinsightError], int], ...] = (
+    (ParamsError, 422),
+    (DataError, 404),
+    (GateError, 409),
+    (RefusedError, 502),
+    (UnreachableError, 503),
+    (ArtifactError, 500),
+)
+
+
+class Problem(HTTPException):
+    """A refusal.
+
+    :param kind: what programs tell problems of one status apart by, a word or two with hyphens; None where the status says it all.
+    """
+
+    def __init__(self, status: int, detail: str, kind: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail, headers)
+        self.kind = kind
+
+
+class ProblemDocument(BaseModel):
+    """Why a request was not done. ``detail`` is for people; programs go by ``type`` and ``status``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unauthorized",
+                "status": 401,
+                "detail": "send a key in the header X-API-Key",
+                "correlation_id": "5f0c0c9ce1d64f4f",
+            }
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    correlation_id: str
+
+
+def document(request: Request, status: int, detail: str, kind: str | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A problem document as an answer."""
+    content: dict[str, Any] = {
+        "type": f"urn:finsight:problem:{kind}" if kind else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "correlation_id": request.scope.get(REQUEST_ID, ""),
+    }
+    return JSONResponse(content, status, headers, MEDIA_TYPE)
+
+
+def add_problems(app: FastAPI) -> None:
+    """Answer every error of the app's by a problem document; one that nobody foresaw says no more than its correlation id."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return document(request, error.status_code, str(error.detail), getattr(error, "kind", None), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return document(request, 422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "invalid-request")
+
+    @app.exception_handler(FinsightError)
+    async def failed(request: Request, error: FinsightError) -> JSONResponse:
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        headers = {"Retry-After": str(WAIT)} if status == 503 else None
+        if status == 500:
+            _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
+            return document(request, status, "something here is damaged; the service's log says what, under the correlation id")
+        return document(request, status, str(error), headers=headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        _LOG.error("%s: unforeseen", request.scope.get(REQUEST_ID), exc_info=error)
+        return document(request, 500, "something unforeseen went wrong; the service's log says what, under the correlation id")
