@@ -59,6 +59,25 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(30)
 
 
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A live Redis; its address."""
+    from finsight.adapters.redis_server import embedded
+
+    with embedded(tmp_path_factory.mktemp("redis")) as address:
+        yield address
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """A live Redis with nothing in it; its address."""
+    from redis import Redis
+
+    with Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
 S3_KEY, S3_SECRET = "testkey", "testsecret"
 
 

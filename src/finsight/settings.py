@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     allow_private_urls: bool = False
     """Whether ``finsight corpus add URL`` may ask loopback, private and link-local addresses."""
 
+    redis_url: SecretStr | None = None
+    """Redis of the service, ``redis://``, ``rediss://`` or ``unix://``; one of its own over ``.service/redis`` when unset."""
+
     api_key: SecretStr | None = None
     """Key that the service asks for; one is made at start and printed once when unset."""
 
