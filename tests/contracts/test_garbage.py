@@ -8,7 +8,8 @@ import pytest
 
 from finsight.adapters.garbage import Registered, Unneeded, collect
 from finsight.errors import FinsightError, UnreachableError
-from small_dvc import PULL, PUSH, Small
+from servers import free_port, serve_s3
+from small_dvc import PULL, PUSH, Small, small
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -108,6 +109,67 @@ def test_stashes_queued_experiments_and_other_worktrees_count(repo: Small, monke
     assert sizes(collect([], None, remove=False)[0]) == set()
     repo("git", "stash", "clear")
     assert sizes(collect([], None, remove=False)[0]) == {2000, 3000}
+
+
+def test_what_git_did_not_follow_and_stashed_counts(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo.root / "corpus").write_text("x" * 7000)
+    repo("dvc", "add", "-q", "corpus")
+    repo("git", "stash", "-q", "-u")
+    assert not (repo.root / "corpus.dvc").exists()
+    monkeypatch.chdir(repo.root)
+    assert sizes(collect([], None, remove=False)[0]) == set()
+    repo("git", "stash", "clear")
+    assert sizes(collect([], None, remove=False)[0]) == {7000}
+
+
+def test_a_git_that_says_nothing_is_not_taken_for_one_without_branches(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo.root)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # "dubious ownership", as in a container over a mounted folder
+    with pytest.raises(FinsightError, match="`git for-each-ref .* fails in"):
+        collect([], None, remove=True)
+
+
+def test_a_folder_of_git_s_that_a_version_was_made_from_stops_nothing(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo(*PUSH)
+    dependency = "    - path: data/starter\n      hash: md5\n      md5: 0123456789abcdef0123456789abcdef.dir\n"
+    lock = f"schema: '2.0'\nstages:\n  make:\n    cmd: x\n    deps:\n{dependency}"
+    at(repo, 3000)
+    back(repo)
+    monkeypatch.chdir(repo.root)
+    version = Registered("version 1", lock, "0" * 40)
+    assert collect([version], "there", remove=True)[1].objects
+    assert [one.objects for one in collect([version], "there", remove=False)] == [[], []]
+
+
+def test_a_remote_that_keeps_what_it_is_told_to_remove_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s3/data").mkdir(parents=True)
+    port = free_port()
+    with serve_s3(tmp_path / "s3", port=port) as endpoint:
+        repo = small(tmp_path / "first", endpoint)
+        repo(*PUSH)
+        at(repo, 3000)
+        back(repo)
+    monkeypatch.chdir(repo.root)
+    with serve_s3(tmp_path / "s3", "--read-only", port=port), pytest.raises(FinsightError) as caught:
+        collect([], "there", remove=True)
+    assert "remote there" in str(caught.value)
+    assert any(path.is_file() for path in (tmp_path / "s3/data/dvc/runs").rglob("*"))
+
+
+def test_runs_with_nothing_but_reports_go_with_them(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo.root / "dvc.yaml").write_text(
+        "stages:\n  say:\n    cmd: cp params.yaml said\n    params: [length]\n    outs: [{said: {cache: false}}]\n"
+    )
+    for size in (1000, 2000, 3000):
+        (repo.root / "params.yaml").write_text(f"length: {size}\n")
+        repo("dvc", "repro", "-q")
+        repo(*PUSH)
+    repo("git", "commit", "-qam", "reports alone")
+    monkeypatch.chdir(repo.root)
+    assert len(collect([], None, remove=False)[0].runs) >= 2
+    collect([], None, remove=True)
+    assert len([path for path in (repo.root / ".dvc/cache/runs").rglob("*") if path.is_file()]) >= 1
+    assert collect([], None, remove=False)[0].runs == []
 
 
 def test_what_a_version_was_made_from_stays(repo: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def test_what_was_never_pushed_is_said(repo: Small) -> None:
         ({"secret_access_key": "nothing"}, "it refuses the key (Forbidden); set it with `dvc remote modify --local there access_key_id"),
         ({"access_key_id": "nobody"}, "it refuses the key (Forbidden); set it with `dvc remote modify --local there access_key_id"),
         ({"url": "s3://nosuch/dvc"}, "it has no bucket nosuch; make it there, or correct the remote's url"),
+        ({"profile": "nosuch"}, "The config profile (nosuch) could not be found; `dvc remote modify --local there profile NAME` names one"),
         ({"endpointurl": "http://127.0.0.1:9"}, "remote there at http://127.0.0.1:9: Connection refused; start it"),
     ],
 )
@@ -115,6 +116,75 @@ def test_no_key_and_no_remote_are_one_line(repo: Small) -> None:
     assert "no key is set; set it with `dvc remote modify --local there" in repo.fails(
         *PUSH, HOME=str(repo.root), AWS_EC2_METADATA_DISABLED="true"
     )
+
+
+def test_what_cannot_be_put_in_place_is_said(repo: Small) -> None:
+    (repo.root / "params.yaml").write_text("length: 3000000\n")
+    repo("dvc", "repro", "-q")
+    (repo.root / "made/last").unlink()
+    line = repo.fails("sh", "-c", "ulimit -f 1000; exec finsight pull -r there --no-runs")
+    assert "made: could not be put in place; is the disk full? then `dvc checkout`" in line
+    repo("dvc", "checkout", "-q")
+    assert (repo.root / "made/last").stat().st_size == 3_000_000
+
+
+def test_what_was_changed_here_is_not_overwritten(repo: Small) -> None:
+    repo(*PUSH)
+    (repo.root / "made/last").unlink()  # it is write-protected
+    (repo.root / "made/last").write_text("mine")
+    line = repo.fails(*PULL)
+    assert "made/last: changed here and kept nowhere else; `dvc commit` it, or remove it, then pull again" in line
+    assert (repo.root / "made/last").read_text() == "mine"
+
+
+def test_outputs_that_share_a_lost_object_are_left_alone(repo: Small) -> None:
+    for name in ("one", "two"):
+        (repo.root / name).mkdir()
+        (repo.root / name / "same").write_text("both have it")
+        (repo.root / name / "own").write_text(name)
+        repo("dvc", "add", "-q", name)
+    (lost,) = [path for path in (repo.root / ".dvc/cache/files").rglob("*") if path.is_file() and path.read_bytes() == b"both have it"]
+    lost.unlink()
+    (repo.root / "one/own").unlink()
+    assert "remote there does not have" in repo.fails(*PULL)
+    for name in ("one", "two"):
+        assert (repo.root / name / "same").read_text() == "both have it"
+
+
+def test_an_output_that_is_not_to_be_pushed_goes_by_no_run_either(repo: Small, s3: tuple[str, Path]) -> None:
+    stages = (repo.root / "dvc.yaml").read_text().replace("outs: [used]", "outs: [{used: {push: false}}]")
+    stages = stages.replace("cp made/part used", "tr a-m n-z < made/part > used").replace("cp used always", "echo x > always")
+    (repo.root / "dvc.yaml").write_text(stages)
+    repo("dvc", "repro", "-q")
+    repo(*PUSH, "--runs", "all")
+    secret = (repo.root / "used").read_bytes()
+    there = [path for path in (s3[1] / "data").rglob("*") if path.is_file()]
+    assert there
+    assert not any(path.read_bytes() == secret for path in there)
+    repo("git", "commit", "-qam", "keep it here")
+    other = repo.second()
+    (other.root / "used").unlink(missing_ok=True)
+    other(*PULL)
+    assert not (other.root / "used").exists()
+
+
+def test_a_run_that_was_cut_off_says_nothing(repo: Small) -> None:
+    repo("dvc", "repro", "-q")
+    repo(*PUSH, "--runs", "all")
+    runs = [path for path in (repo.root / ".dvc/cache/runs").rglob("*") if path.is_file()]
+    content = runs[0].read_text()
+    for end in (content.index("outs:") + 5, content.index("path") + 5, len(content) // 3):
+        runs[0].chmod(0o644)
+        runs[0].write_text(content[:end])
+        assert "objects sent" in repo(*PUSH, "--runs", "all")
+        assert "objects fetched" in repo(*PULL)
+
+
+def test_a_digest_of_dvc_2_is_one_line(repo: Small) -> None:
+    (repo.root / "old.dvc").write_text("outs:\n- md5: 0cc175b9c0f1b6a831c399e269772661\n  size: 1\n  path: old\n")
+    for command in (PUSH, PULL):
+        line = repo.fails(*command)
+        assert "old: its digest was made by DVC 2; `dvc pull -r there`, then `dvc cache migrate --dvc-files`, and push again" in line
 
 
 @pytest.mark.long
@@ -172,6 +242,9 @@ def test_a_server_with_tls_and_an_authority_of_one_s_own(tmp_path: Path) -> None
         repo(*PUSH, AWS_CA_BUNDLE=str(made.authority))
         other = repo.second()
         assert "its certificate is of no authority known here" in other.fails(*PULL)
+        other.set(ssl_verify="nosuch.pem")
+        line = other.fails(*PULL)
+        assert "ssl_verify names nosuch.pem, which does not exist; correct it with `dvc remote modify --local there ssl_verify" in line
         other.set(ssl_verify=str(made.authority))
         other(*PULL)
         assert (other.root / "made/part").read_bytes() == (repo.root / "made/part").read_bytes()

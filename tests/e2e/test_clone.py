@@ -367,6 +367,7 @@ def test_a_dirty_tree_can_t_be_made_again_until_it_is_committed(clone: Clone) ->
         clone("git", "commit", "-qam", "a change")
         clone("dvc", "repro")
         assert ", clean" in clone("finsight", "lineage", "1")
+        clone("finsight", "verify", "1")
     finally:
         clone.env.pop("MLFLOW_TRACKING_URI", None)
         clone("git", "reset", "-q", "--hard", "HEAD~1")

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyrage
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from mlflow import MlflowClient
 
 from conftest import Project
 from finsight.adapters.mlflow_registry import MlflowRegistry
@@ -289,6 +291,33 @@ def test_an_experiment_leaves_a_registration_that_waits(finished: Project, copy_
     del project.env["DVC_EXP_NAME"]
     assert "version 1 ['champion']" in project.cli("registry", "flush")
     assert list((project.root / ".outbox").iterdir()) == []
+
+
+@pytest.mark.long
+def test_an_experiment_leaves_a_registration_that_it_cannot_read(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.env |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "FINSIGHT_ENCRYPTION_KEY": str(pyrage.x25519.Identity.generate())}
+    project.run("register")
+    key = project.env.pop("FINSIGHT_ENCRYPTION_KEY")
+    project.env["DVC_EXP_NAME"] = "warm-lamp"
+    project.run("register")
+    del project.env["DVC_EXP_NAME"]
+    project.env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{project.root}/other.db", "FINSIGHT_ENCRYPTION_KEY": key}
+    assert "version 1 ['champion']" in project.cli("registry", "flush")
+
+
+@pytest.mark.long
+def test_a_registration_that_can_never_be_sent_does_not_wait(finished: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(finished)
+    project.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root}/other.db"
+    project.run("register")
+    MlflowClient(project.env["MLFLOW_TRACKING_URI"]).delete_run(project.json("registration.json")["run"])
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    project.env["FINSIGHT_SIGNING_KEY"] = pem.decode()  # its statement takes the place of the one that the run has
+    line = project.fail("register")
+    assert "must be in the 'active' state" in line
+    assert "mlflow runs restore --run-id" in line
 
 
 @pytest.mark.long

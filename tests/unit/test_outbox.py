@@ -69,6 +69,29 @@ def test_encrypted_means_encrypted(file: Path, tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_process_had_open_is_removed_and_what_a_living_one_has_is_not(file: Path, tmp_path: Path) -> None:
+    outbox = FileOutbox(tmp_path / "outbox", KEY)
+    outbox.put("a", [("x", file)], {})
+    code = (
+        "import sys; from pathlib import Path; from finsight.adapters.outbox import FileOutbox\n"
+        "with FileOutbox(Path(sys.argv[1]), sys.argv[2]).opened('a') as (folder, _): print(folder, flush=True); sys.stdin.read()"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "outbox"), KEY], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert reader.stdout
+    opened = Path(reader.stdout.readline().strip())
+    with outbox.opened("a") as (folder, _):
+        assert folder != opened
+        assert (opened / "x").exists()
+    reader.kill()
+    reader.communicate(timeout=30)
+    assert (opened / "x").exists()
+    with outbox.opened("a"):
+        assert not opened.exists()
+    assert [path.name for path in (tmp_path / "outbox").iterdir()] == ["a.tar.age"]
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 1000, None])
 def test_a_damaged_one_is_one_line_and_stays(damage: bytes | None, outbox: FileOutbox, file: Path, tmp_path: Path) -> None:
     outbox.put("a", [("x", file)], {})

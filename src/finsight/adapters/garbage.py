@@ -6,7 +6,6 @@ runs of the run cache name.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,16 @@ from typing import Any
 from dvc.repo import Repo, lock_repo
 from dvc_data.hashfile.db import get_index
 from dvc_data.hashfile.hash_info import HashInfo
+from ruamel.yaml import YAML
 from scmrepo.exceptions import SCMError
 
+from finsight.adapters import git
 from finsight.adapters.carriage import bring_lists
 from finsight.adapters.objects import absent, locked_stages, objects, outputs
 from finsight.adapters.remotes import here, opened
 from finsight.adapters.run_cache import entries, fetch_entries, read_entry
 from finsight.errors import FinsightError
 
-REFERENCES = ("refs/heads", "refs/remotes", "refs/tags", "refs/exps")
 # Each holds many, in its reflog.
 STASHES = ("refs/stash", "refs/exps/stash", "refs/exps/celery/stash", "refs/exps/celery/failed")
 
@@ -68,7 +68,7 @@ def collect(versions: Sequence[Registered], remote: str | None, remove: bool) ->
                 "`dvc gc -p` takes the clones that share it"
             )
         far = repo.cloud.get_remote_odb(remote, "gc") if remote else None
-        digests = _named(repo, versions)
+        digests, sources = _named(repo, versions)
         bring_lists(digests, far, repo.cache.local)
         if remote:
             fetch_entries(repo, remote)
@@ -77,40 +77,67 @@ def collect(versions: Sequence[Registered], remote: str | None, remove: bool) ->
                     f"remote {remote}: {len(gone)} folders that are needed have no list there or here, so nobody knows their files; "
                     f"`finsight push -r {remote}` from a clone that has them"
                 )
-        needed = {digest.value for digest in objects({digest.value: digest for digest in digests}, repo.cache.local)}
+        needed = {digest.value for digest in objects({digest.value: digest for digest in digests | sources}, repo.cache.local)}
         broken = _runs(repo, needed)
         found = [_unneeded("here", repo.cache.local, repo.cache.legacy, needed, broken)]
         if far is not None:
             legacy = repo.cloud.get_remote_odb(remote, "gc", hash_name="md5-dos2unix")
             found.append(_unneeded(f"remote {remote}", far, legacy, needed, broken))
         for one, store in zip(found, (repo.cache.local, far), strict=False):
-            if remove and (paths := [*one.runs, *sorted(one.objects, key=lambda path: not path.endswith(".dir"))]):
-                store.fs.remove(paths)
-                get_index(store).clear()
+            if remove:
+                # A run goes before what it led to, a folder's list before the folder's files: what is named is there.
+                for paths in (one.runs, sorted(one.objects, key=lambda path: not path.endswith(".dir"))):
+                    _remove(store, paths, one.place)
         return found
 
 
-def _named(repo: Repo, versions: Sequence[Registered]) -> set[HashInfo]:
-    """Digests of all outputs of the workspace, of whatever git has a name for, and of model versions."""
+def _remove(store: Any, paths: Sequence[str], place: str) -> None:
+    if not paths:
+        return
+    store.fs.remove(list(paths))
+    get_index(store).clear()
+    # S3 answers a removal that it refuses with 200 and a list of refusals, which s3fs does not read.
+    store.fs.fs.invalidate_cache()
+    if store.fs.exists(paths[0]) or store.fs.exists(paths[-1]):
+        raise FinsightError(f"{place}: {paths[0]} and more are still there after their removal; does the key allow to delete?")
+
+
+def _named(repo: Repo, versions: Sequence[Registered]) -> tuple[set[HashInfo], set[HashInfo]]:
+    """Digests of all outputs of the workspace, of whatever git has a name for, and of model versions; and of what versions were made from:
+    corpora under DVC stand among the dependencies, and a version's commit may not be here. Some of those are git's own, unknown to DVC.
+    """
     stages = [stage for version in versions for stage in locked_stages(version.lock)]
-    # What a version was made from, too: corpora under DVC stand among the dependencies, and its commit may not be here.
-    named = {digest for stage in stages for key in ("outs", "deps") for digest in outputs(stage, key).values()}
+    named, sources = ({digest for stage in stages for digest in outputs(stage, key).values()} for key in ("outs", "deps"))
     revisions = ["HEAD", *_tips(Path(repo.root_dir)), *(version.commit for version in versions)]
     for _ in repo.brancher(revs=[*filter(_known(repo), dict.fromkeys(revisions))]):
         named |= {out.hash_info for out in repo.index.outs if out.hash_info}
-    return named
+    named.update(_untracked(Path(repo.root_dir)))
+    return named, sources - named
 
 
 def _tips(root: Path) -> Iterator[str]:
-    """Every commit that git has a name for: branches, tags, experiments, what is stashed or queued, other worktrees' heads."""
+    """Every commit that git has a name for: branches, tags, experiments, what is stashed or queued, other worktrees' heads.
 
-    def lines(*arguments: str) -> list[str]:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.splitlines()
-
-    yield from lines("for-each-ref", "--format=%(objectname)", *REFERENCES)
+    :raises FinsightError: when git can't say.
+    """
+    references = dict(line.split() for line in git.lines(root, "for-each-ref", "--format=%(refname) %(objectname)"))
+    yield from references.values()
     for stash in STASHES:
-        yield from lines("reflog", "--format=%H", stash)
-    yield from (line.removeprefix("HEAD ") for line in lines("worktree", "list", "--porcelain") if line.startswith("HEAD "))
+        if stash in references:
+            yield from git.lines(root, "reflog", "--format=%H", stash)
+    heads = git.lines(root, "worktree", "list", "--porcelain")
+    yield from (line.removeprefix("HEAD ") for line in heads if line.startswith("HEAD "))
+
+
+def _untracked(root: Path) -> Iterator[HashInfo]:
+    """What `git stash -u` has put away: such files are in a commit of their own, the stash's third parent, which is no DVC repository."""
+    if not git.lines(root, "for-each-ref", STASHES[0]):
+        return
+    for stash in git.lines(root, "reflog", "--format=%P", STASHES[0]):
+        for commit in stash.split()[2:]:
+            for path in git.lines(root, "-c", "core.quotepath=off", "ls-tree", "-r", "--name-only", commit):
+                if path.endswith(".dvc"):
+                    yield from outputs(YAML(typ="safe").load("\n".join(git.lines(root, "show", f"{commit}:{path}")))).values()
 
 
 def _known(repo: Repo) -> Callable[[str], bool]:
@@ -128,10 +155,11 @@ def _known(repo: Repo) -> Callable[[str], bool]:
 def _runs(repo: Repo, needed: set[str]) -> set[str]:
     """Runs that led to something that is not needed; the reports of the others are added to what is."""
     kept_in_git = {out.def_path for out in repo.index.outs if not out.use_cache}
-    broken = set()
+    broken, named = set(), frozenset(needed)
     for name in entries(repo.cache.legacy):
         outs = outputs(read_entry(repo, name))
-        if all(digest.value in needed for path, digest in outs.items() if path not in kept_in_git):
+        large = {path: digest for path, digest in outs.items() if path not in kept_in_git} or outs
+        if large and all(digest.value in named for digest in large.values()):
             needed.update(digest.value for digest in outs.values())
         else:
             broken.add(name)

@@ -79,6 +79,17 @@ def stage(root: Path, *paths: str) -> None:
         raise FinsightError(f"`git add {' '.join(paths)}` failed; work in a git checkout")
 
 
+def lines(root: Path, *arguments: str) -> list[str]:
+    """What a git command says.
+
+    :raises FinsightError: when it fails: that it says nothing must not be taken for an answer.
+    """
+    said = _git(root, *arguments)
+    if said is None:
+        raise FinsightError(f"`git {' '.join(arguments)}` fails in {root}; run it there to see why")
+    return said.splitlines()
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         # A path may be in any encoding.

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from finsight.adapters.network import no_answer
-from finsight.errors import ParamsError, RefusedError, UnreachableError
+from finsight.errors import DataError, ParamsError, RefusedError, UnreachableError
 from finsight.files import atomic_file
 
 # MLflow would try for minutes; a person waits for the answer here. What the user has set stays. Its connections are pooled as they are.
@@ -38,6 +38,9 @@ _FAILURES = (MlflowException, requests.RequestException, SQLAlchemyError, BotoCo
 # SQLite has one writer at a time, and MLflow numbers versions with a read and a write.
 _CONFLICTS = ("database is locked", "UNIQUE constraint", "Model Version creation error")
 _BACKOFF = (0.1, 0.3, 1.0, 3.0)
+
+# It is there, and will say the same tomorrow.
+_IMPOSSIBLE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 
 T = TypeVar("T")
 
@@ -125,6 +128,7 @@ def reachable(uri: str) -> Iterator[None]:
     """Turn failures of MLflow, its database, its storage and the way there into one line.
 
     :raises UnreachableError: in their place, with nothing secret in it.
+    :raises DataError: when MLflow answers that it can't be done: something is not there, or was deleted.
     :raises OSError: when the disk is full.
     """
     try:
@@ -135,6 +139,11 @@ def reachable(uri: str) -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), shown(uri)) from None
         if reason := refusal(error, text):
             raise RefusedError(f"MLflow at {shown(uri)}: {reason}") from None
+        if code(error) in _IMPOSSIBLE:
+            what = _without_secrets(_cause(text))[:300]
+            raise DataError(
+                f"MLflow at {shown(uri)}: {what}; put that right there (a deleted run: `mlflow runs restore --run-id …`)"
+            ) from None
         raise _unreachable(uri, _without_secrets(_cause(text))[:200]) from None
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import voluptuous
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from finsight.errors import ArtifactError
 
 Objects = dict[HashInfo, str]
 """Digests, each with a path that it stands for."""
@@ -20,8 +25,14 @@ def outputs(entry: Mapping[str, Any], key: str = "outs") -> dict[str, HashInfo]:
 
 
 def locked_stages(text: str) -> list[dict[str, Any]]:
-    """The stages that the text of a dvc.lock lists."""
-    content = YAML(typ="safe").load(text) or {}
+    """The stages that the text of a dvc.lock lists.
+
+    :raises ArtifactError: when it is none.
+    """
+    try:
+        content = COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(text)) if text.strip() else {}
+    except (YAMLError, voluptuous.Invalid) as error:
+        raise ArtifactError(f"a dvc.lock that is none: {' '.join(str(error).split())[:200]}") from None
     return list(content.get("stages", {}).values())
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +22,7 @@ from finsight.files import atomic_file, json_text
 OUTBOX = Path(".outbox")
 _FACTS = "facts.json"
 _PLAIN, _ENCRYPTED = ".tar", ".tar.age"
+_OPEN = "open-"
 
 
 class FileOutbox:
@@ -69,11 +73,11 @@ class FileOutbox:
         path = next(iter(self._paths(name)), None)
         if path is None:
             raise ArtifactError(f"{self._folder / name}: nothing of that name waits; another process may have sent it")
-        with tempfile.TemporaryDirectory(dir=self._folder) as made:
+        with self._desk() as made:
             try:
                 with self._plain(path) as plain, tarfile.open(fileobj=plain) as tar:
                     tar.extractall(made, filter="data")
-                facts = json.loads((Path(made) / _FACTS).read_text(encoding="utf-8"))
+                facts = json.loads((made / _FACTS).read_text(encoding="utf-8"))
             except (tarfile.TarError, pyrage.DecryptError, ValueError, OSError) as error:
                 if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
                     raise  # the disk's, not the file's; what age finds wrong on the way is an OSError without a number
@@ -81,12 +85,24 @@ class FileOutbox:
                     f"{path}: can't be read ({type(error).__name__}); give the FINSIGHT_ENCRYPTION_KEY that it was written with, or remove "
                     "it and run `dvc repro register` where the model was made"
                 ) from None
-            yield Path(made), facts
+            yield made, facts
 
     def remove(self, name: str) -> None:
         """See :class:`finsight.ports.Outbox`."""
         for path in self._paths(name):
             path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _desk(self) -> Iterator[Path]:
+        """A folder to open something in, which lies there in clear; those that killed processes have left are removed."""
+        with ExitStack() as ends:
+            with _locked(self._folder):  # nobody takes a new one for one that was left
+                for left in self._folder.glob(f"{_OPEN}*"):
+                    with suppress(BlockingIOError, FileNotFoundError), _locked(left, fcntl.LOCK_NB):
+                        shutil.rmtree(left)
+                made = ends.enter_context(tempfile.TemporaryDirectory(dir=self._folder, prefix=_OPEN, ignore_cleanup_errors=True))
+                ends.enter_context(_locked(Path(made)))
+            yield Path(made)
 
     def _paths(self, name: str) -> list[Path]:
         return [path for suffix in (_PLAIN, _ENCRYPTED) if (path := self._folder / (name + suffix)).exists()]
@@ -103,6 +119,17 @@ class FileOutbox:
                 pyrage.decrypt_io(file, plain, [self._identity])
                 plain.seek(0)
                 yield plain
+
+
+@contextmanager
+def _locked(folder: Path, options: int = 0) -> Iterator[None]:
+    """Hold a lock on a folder; it ends with the process at the latest."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | options)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _pack(out: IO[bytes], files: Iterable[tuple[str, Path]], facts: Mapping[str, Any]) -> None:

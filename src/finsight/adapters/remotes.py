@@ -7,9 +7,10 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, SSLError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound, SSLError
 from dvc.config import ConfigError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -118,6 +119,13 @@ def _refusal(remote: str, settings: Mapping[str, Any], chain: list[BaseException
     if among(SSLError) or any("CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in chain):
         file = f"`dvc remote modify --local {remote} ssl_verify FILE.pem`"
         return f"its certificate is of no authority known here; name the authority's file by {file} or AWS_CA_BUNDLE"
+    authority = settings.get("ssl_verify")
+    if isinstance(authority, str) and not Path(authority).exists():
+        return (
+            f"ssl_verify names {authority}, which does not exist; correct it with `dvc remote modify --local {remote} ssl_verify FILE.pem`"
+        )
+    if among(ProfileNotFound):
+        return f"{_first(chain[0])}; `dvc remote modify --local {remote} profile NAME` names one of ~/.aws/config"
     if among(NoCredentialsError):
         return f"no key is set; {_key(remote)}"
     if among(PermissionError) and among(ClientError):

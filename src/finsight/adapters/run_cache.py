@@ -7,13 +7,15 @@ in git (``cache: false``) does not get into it at all, metrics and plots apart. 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import networkx
+import voluptuous
 from dvc.dependency.base import DependencyDoesNotExistError
 from dvc.repo import Repo, lock_repo
+from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
 from dvc.stage.cache import _can_hash, _get_cache_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc_data.hashfile.hash_info import HashInfo
@@ -30,15 +32,16 @@ RUNS = "runs"
 _RUN = re.compile(rf"{RUNS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}/[0-9a-f]{{64}}")
 
 
-def remember(repo: Repo) -> dict[str, Objects]:
+def remember(repo: Repo, private: Collection[str] = ()) -> dict[str, Objects]:
     """Put each stage that is up to date into the run cache, and its outputs that are kept in git into the cache.
 
+    :param private: paths of outputs whose runs are left out.
     :returns: the runs that dvc.lock describes, by name, with the objects that they led to.
     """
     found = {}
     with lock_repo(repo):
         for stage in repo.index.stages:
-            name = _name(stage)
+            name = None if any(str(out.def_path) in private for out in stage.outs) else _name(stage)
             if name and not (known := Path(repo.cache.legacy.path, name).is_file()):
                 known = not stage.changed() and _can_hash(stage)
                 if known:
@@ -48,10 +51,10 @@ def remember(repo: Repo) -> dict[str, Objects]:
     return _whole(repo, found)
 
 
-def all_runs(repo: Repo) -> dict[str, Objects]:
-    """The runs that the cache still has the objects of, by name."""
-    names = sorted(entries(repo.cache.legacy))
-    return _whole(repo, {name: objects(outputs(read_entry(repo, name)), repo.cache.local) for name in names})
+def all_runs(repo: Repo, private: Collection[str] = ()) -> dict[str, Objects]:
+    """The runs that the cache still has the objects of, by name; but those with an output among ``private``."""
+    found = {name: outputs(read_entry(repo, name)) for name in sorted(entries(repo.cache.legacy))}
+    return _whole(repo, {name: objects(outs, repo.cache.local) for name, outs in found.items() if not outs.keys() & set(private)})
 
 
 def _whole(repo: Repo, runs: dict[str, Objects]) -> dict[str, Objects]:
@@ -76,9 +79,9 @@ def read_entry(repo: Repo, name: str) -> dict[str, Any]:
     """What a run of the cache says: command, parameters, dependencies and outputs."""
     try:
         entry = YAML(typ="safe").load(Path(repo.cache.legacy.path, name).read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError):  # it was cut off: it says nothing
+        return dict(COMPILED_LOCK_FILE_STAGE_SCHEMA(entry))
+    except (YAMLError, UnicodeDecodeError, voluptuous.Invalid):  # it was cut off: it says nothing
         return {}
-    return entry if isinstance(entry, dict) else {}
 
 
 def push_runs(repo: Repo, remote: str, names: Iterable[str]) -> int:

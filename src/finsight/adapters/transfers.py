@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo, lock_repo
 from dvc_data.hashfile.hash_info import HashInfo
 
@@ -25,10 +26,12 @@ def push(remote: str, runs: str) -> int:
     with opened(remote) as repo:
         if _own_names(repo, remote):
             return int(repo.push(remote=remote))
-        found = objects(_outputs(repo, remote, pushed=True), repo.cache.local)
+        found = objects(_outputs(repo, remote), repo.cache.local)
         led: dict[str, Objects] = {}
         if runs != "none" and _keeps_runs(repo, remote):
-            led = run_cache.remember(repo) | (run_cache.all_runs(repo) if runs == "all" else {})
+            # What an output is to keep to itself must not get there by way of a run.
+            private = {str(out.def_path) for out in repo.index.outs if not out.can_push or out.remote not in (None, remote)}
+            led = run_cache.remember(repo, private) | (run_cache.all_runs(repo, private) if runs == "all" else {})
         for its in led.values():
             found |= its
         far = repo.cloud.get_remote_odb(remote, "push")
@@ -50,16 +53,33 @@ def pull(remote: str, runs: bool) -> int:
             return int(repo.pull(remote=remote)["stats"]["fetched"])
         outs = _outputs(repo, remote)
         count, gone = bring(outs, repo.cloud.get_remote_odb(remote, "pull"), repo.cache.local)
-        # DVC removes an output that it can't put in place: one that is not whole is not touched. One without a digest is of a pipeline that
-        # has not run here yet.
-        whole = [path for path in outs if not any(f"{lost}/".startswith(f"{path}/") for lost in gone.values())]
-        if whole:
-            repo.checkout(targets=whole, allow_missing=True)
+        _put_in_place(repo, outs)
         # What dvc.lock names may never have been pushed, and a run that leads to what the parameters say may have been.
         count += run_cache.pull_runs(repo, remote) if runs and _keeps_runs(repo, remote) else 0
         if gone:
             raise ArtifactError(f"remote {remote} does not have {_some(gone.values())}; `finsight push -r {remote}` where it was made")
         return count
+
+
+def _put_in_place(repo: Repo, outs: dict[str, HashInfo]) -> None:
+    """Copy what is whole in the cache into the workspace: DVC removes an output that it can't put in place.
+
+    :raises ArtifactError: when that would overwrite what is nowhere else, or does not work; the cache keeps what it has.
+    """
+    cache = repo.cache.local
+    whole = [path for path, digest in outs.items() if not absent(objects({path: digest}, cache), cache)]
+    try:
+        if whole:
+            repo.checkout(targets=whole)
+    except CheckoutError as error:
+        raise ArtifactError(f"{_some(error.target_infos)}: could not be put in place; is the disk full? then `dvc checkout`") from error
+    except DvcException as error:
+        if "--force" not in str(error):
+            raise
+        changed = [line for line in str(error).splitlines()[1:] if line]
+        raise ArtifactError(
+            f"{_some(changed)}: changed here and kept nowhere else; `dvc commit` it, or remove it, then pull again"
+        ) from None
 
 
 def _own_names(repo: Repo, remote: str) -> bool:
@@ -71,11 +91,16 @@ def _keeps_runs(repo: Repo, remote: str) -> bool:
     return repo.cloud.get_remote(remote).fs.protocol not in ("http", "https")  # DVC can't list these
 
 
-def _outputs(repo: Repo, remote: str, pushed: bool = False) -> dict[str, HashInfo]:
+def _outputs(repo: Repo, remote: str) -> dict[str, HashInfo]:
     with lock_repo(repo):
-        ours = (out for out in repo.index.outs if out.use_cache and out.hash_info and (out.can_push or not pushed))
+        ours = [out for out in repo.index.outs if out.use_cache and out.hash_info and out.can_push]
         # An output may name a remote of its own, and an import is fetched from where it came from.
-        return {str(out): out.hash_info for out in ours if out.remote in (None, remote) and not out.stage.is_repo_import}
+        ours = [out for out in ours if out.remote in (None, remote) and not out.stage.is_repo_import]
+    if old := next((out for out in ours if out.hash_info.name != "md5"), None):  # DVC 2 hashed texts otherwise, and kept them elsewhere
+        raise ArtifactError(
+            f"{old}: its digest was made by DVC 2; `dvc pull -r {remote}`, then `dvc cache migrate --dvc-files`, and push again"
+        )
+    return {str(out): out.hash_info for out in ours}
 
 
 def _some(paths: Iterable[str]) -> str:

@@ -110,11 +110,12 @@ def _kept(params: Params, version: ModelVersion) -> Path:
 
     kept = load_settings().cache / "models" / check_digest(version)
     statement = kept / PROVENANCE / STATEMENT
-    current = statement.is_file() and sha256(statement) == version.tags.get(STATEMENT_TAG)
-    if not (current and bundle_digest(kept / "bundle") == version.bundle_digest):
-        shutil.rmtree(kept, ignore_errors=True)
+    told = version.tags.get(STATEMENT_TAG)  # one of before there was provenance has none
+    current = told is None or (statement.is_file() and sha256(statement) == told)
+    if not (current and kept.is_dir() and bundle_digest(kept / "bundle") == version.bundle_digest):
         with cached_folder(kept) as made:
             download(tracker(params), version, made)
+            shutil.rmtree(kept, ignore_errors=True)
     return kept / "bundle"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finsight.files import read_json
+from finsight.params.file import locked_files
 
 REPORTS = (
     "ingest.json",
@@ -45,6 +46,11 @@ class Evidence:
         :raises ArtifactError: when it is missing or no JSON.
         """
         return read_json(self.reports / f"{name}.json", "dvc repro")
+
+    def locked(self) -> dict[str, dict[str, str]]:
+        """What dvc.lock says upstream of ``register``, as :func:`finsight.params.file.locked_files`; nothing without one."""
+        lock = self.inputs / LOCK
+        return locked_files(lock, but="register") if lock.exists() else {}
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Every file but the bundle's, by its name in the run's artifacts (``reports/metrics.json``), sorted."""

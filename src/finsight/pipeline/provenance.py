@@ -15,7 +15,7 @@ from finsight.bundle import bundle_digest, read_bundle
 from finsight.domain.licences import non_commercial
 from finsight.errors import ArtifactError, ParamsError
 from finsight.files import atomic_folder, read_json, sha256, write_json
-from finsight.params.file import dotted, load_yaml, locked_files, locked_params
+from finsight.params.file import dotted, load_yaml, locked_params
 from finsight.pipeline.evidence import LOCK, PARAMS, Evidence
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def statement(evidence: Evidence, git: Mapping[str, Any], run: str | None, signe
     :param finished: when, in ISO 8601.
     """
     manifest = read_bundle(evidence.bundle)
-    lock = evidence.inputs / LOCK
     return {
         "_type": _STATEMENT_TYPE,
         "subject": [{"name": "bundle", "digest": {"sha256": bundle_digest(evidence.bundle)}}],
@@ -62,7 +61,7 @@ def statement(evidence: Evidence, git: Mapping[str, Any], run: str | None, signe
                 "buildType": _BUILD_TYPE,
                 "externalParameters": {"params": load_yaml(evidence.inputs / PARAMS)},
                 "internalParameters": {"environment": evidence.report("environment")},
-                "resolvedDependencies": [*_sources(git), *_data(evidence, manifest.licenses), *_locked(lock)],
+                "resolvedDependencies": [*_sources(git), *_data(evidence, manifest.licenses), *_locked(evidence)],
             },
             "runDetails": {
                 "builder": {"id": _BUILDER, "version": {"finsight": version("finsight")}},
@@ -94,11 +93,10 @@ def _data(evidence: Evidence, licenses: Mapping[str, str]) -> Iterator[dict[str,
     yield {"name": "corpora", "digest": {"sha256": ingested["corpus_sha256"]}, "annotations": about}
 
 
-def _locked(lock: Path) -> Iterator[dict[str, Any]]:
-    if lock.exists():
-        for path, found in locked_files(lock, but="register").items():
-            about = {"made_by": found["made"]} if "made" in found else {}
-            yield {"name": path, "digest": {"dvcMd5": found["md5"]}, "annotations": about}
+def _locked(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    for path, found in evidence.locked().items():
+        about = {"made_by": found["made"]} if "made" in found else {}
+        yield {"name": path, "digest": {"dvcMd5": found["md5"]}, "annotations": about}
 
 
 def write_provenance(evidence: Evidence, content: Mapping[str, Any], signer: Signer, folder: Path) -> None:

@@ -85,14 +85,14 @@ def _facts(content: dict[str, Any], name: str) -> Facts:
 
 
 def _waiting_experiment(desk: Desk, digest: str) -> bool | None:
-    """Whether what waits for a bundle is an experiment's; None where nothing waits that can be read."""
+    """Whether what waits for a bundle is an experiment's; False where it can't be read, None where nothing waits."""
     if digest not in desk.outbox.names():
         return None
     try:
         with desk.outbox.opened(digest) as (_, facts):
             return facts.get("experiment") is not None
     except (ArtifactError, ParamsError):
-        return None
+        return False
 
 
 def _files(evidence: Evidence) -> Iterator[tuple[str, Path]]:

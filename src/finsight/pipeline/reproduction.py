@@ -10,8 +10,7 @@ from typing import Any
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.domain import machine
 from finsight.files import read_json
-from finsight.params.file import locked_files
-from finsight.pipeline.evidence import LOCK, Evidence
+from finsight.pipeline.evidence import Evidence
 from finsight.pipeline.provenance import TRACED, resolved, subject
 
 
@@ -39,7 +38,7 @@ def judge(content: Mapping[str, Any], then: Path, made: Evidence) -> Reproductio
     :param then: reports/metrics.json as it was.
     """
     rows = [("bundle", subject(content)[:24], bundle_digest(made.bundle)[:24])]
-    lock, entries = locked_files(made.inputs / LOCK, but="register"), resolved(content)
+    lock, entries = made.locked(), resolved(content)
     rows += [(path, entries[path]["digest"]["dvcMd5"][:24], lock[path]["md5"][:24]) for path in TRACED if path in entries and path in lock]
     was, now = content["predicate"]["finsight_metrics"], read_bundle(made.bundle).metrics
     rows += [(name, f"{value:.6f}", f"{now[name]:.6f}") for name, value in was.items() if name in now]

@@ -15,10 +15,9 @@ from finsight.domain import licences
 from finsight.domain.protocol import in_words
 from finsight.errors import ArtifactError
 from finsight.files import atomic_folder, folder_digest, sha256
-from finsight.params.file import locked_files
 from finsight.pipeline import provenance
 from finsight.pipeline.comparison import as_markdown, verdict
-from finsight.pipeline.evidence import LOCK, Evidence
+from finsight.pipeline.evidence import Evidence
 from finsight.pipeline.tables import read_numbers
 from finsight.pipeline.tracking import BUNDLE_TAG, CHECKPOINT_TAG, REGISTERED, STATE_TAG, TRAINED
 
@@ -80,9 +79,6 @@ def complete_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, fac
         made = Path(folder) / MODEL_ARTIFACT
         desk.package(evidence.bundle, made)
         tracker.log_files(run, sorted(made.iterdir()), MODEL_ARTIFACT)
-    for artifact, base in ((REPORTS_ARTIFACT, evidence.reports), (INPUTS_ARTIFACT, evidence.inputs)):
-        names = sorted({name.split("/")[1] for name, _ in evidence.files() if name.startswith(f"{artifact}/")})
-        tracker.log_files(run, [base / name for name in names], artifact)
     tags = _prove_in_run(desk, tracker, evidence, facts, run)
     # The tags come last: a run that carries them is complete.
     tracker.finish(run, {**tags, **judged, CHECKPOINT_TAG: checkpoint, BUNDLE_TAG: digest, STATE_TAG: REGISTERED})
@@ -119,6 +115,10 @@ def _better(desk: Desk, facts: Facts, content: Mapping[str, Any]) -> bool:
 
 
 def _prove_in_run(desk: Desk, tracker: ExperimentTracker, evidence: Evidence, facts: Facts, run: str) -> dict[str, str]:
+    """Log the evidence, then the provenance, which names each file of it by digest; the version's tags."""
+    for artifact, base in ((REPORTS_ARTIFACT, evidence.reports), (INPUTS_ARTIFACT, evidence.inputs)):
+        names = sorted({name.split("/")[1] for name, _ in evidence.files() if name.startswith(f"{artifact}/")})
+        tracker.log_files(run, [base / name for name in names], artifact)
     folder = provenance.beside(evidence.bundle)
     prove(desk, evidence, facts, run, folder)
     tracker.log_files(run, sorted(folder.iterdir()), provenance.PROVENANCE)
@@ -157,8 +157,7 @@ def version_tags(evidence: Evidence, folder: Path) -> dict[str, str]:
     """What people look for in the registry: where it came from, how good it is, what it may be used for."""
     manifest, metrics = read_bundle(evidence.bundle), evidence.report("metrics")
     stamp, content = manifest.protocol, provenance.read_statement(folder)
-    lock = evidence.inputs / LOCK
-    locked = locked_files(lock, but="register") if lock.exists() else {}
+    locked = evidence.locked()
     tags = {
         "protocol": in_words(stamp),
         "contaminated": ", ".join(stamp["contaminated"]) or "no",
