@@ -85,8 +85,9 @@ class OidcIssuer:
         subject, tenant = found["sub"], _claim(found, self._claims.tenant) or self._claims.default_tenant
         if not all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= LONGEST for text in (subject, tenant)):
             return None
-        named = _claim(found, self._claims.roles) or []
-        roles = frozenset(role for role in ([named] if isinstance(named, str) else named) if role in ROLES)
+        named = _claim(found, self._claims.roles)
+        listed = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+        roles = frozenset(role for role in listed if role in ROLES)
         return Principal(f"oidc:{subject}", tenant, roles)
 
 

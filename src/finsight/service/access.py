@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Protocol
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request, WebSocket
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
@@ -134,6 +134,16 @@ def may(action: str) -> Any:
     return Depends(checked)
 
 
+def may_open(action: str) -> Any:
+    """The same for a socket: its handshake carries a header as a request does, or ``?ticket=``."""
+
+    def checked(websocket: WebSocket, ticket: Annotated[str | None, Query(max_length=64)] = None) -> Principal:
+        return admitted(websocket, action, ticket)
+
+    checked.action = action  # type: ignore[attr-defined]
+    return Depends(checked)
+
+
 def anybody() -> Any:
     """The dependency of a route that needs no credential."""
 
@@ -145,6 +155,6 @@ def anybody() -> Any:
 
 
 def action_of(dependency: Callable[..., Any]) -> str | None:
-    """The action that a dependency made by :func:`may` or :func:`anybody` asks for; None for any other."""
+    """The action that a dependency made by :func:`may`, :func:`may_open` or :func:`anybody` asks for; None for any other."""
     found = getattr(dependency, "action", None)
     return str(found) if found else None
