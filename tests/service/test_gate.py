@@ -273,6 +273,14 @@ def test_the_admins_key_is_told_from_others_by_digest() -> None:
 def test_switched_off_everybody_is_the_admin_and_only_on_loopback(redis_url: str) -> None:
     with live(redis_url, auth="off") as service:
         assert service.me().json()["subject"] == "admin"
+        assert service.me(Host="localhost:8080", Origin="http://[::1]:3000").json()["subject"] == "admin"
+        for foreign in (
+            {"Host": "evil.example"},
+            {"Host": "127.0.0.1.evil.example"},
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+        ):
+            assert service.me(**foreign).status_code == 403
     for host in ("0.0.0.0", "::", "", "192.0.2.1", "no.such.name.invalid"):
         with pytest.raises(ParamsError, match="FINSIGHT_AUTH=off"):
             ways_in(Settings(auth="off"), host)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Query, Request, WebSocket
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
@@ -14,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
 from finsight.domain.keys import LOCAL
-from finsight.service.client_address import address_of
+from finsight.service.client_address import address_of, is_loopback
 from finsight.service.problems import Problem
 
 API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of this service: `fsk_…`, or its admin's own.")
@@ -29,12 +30,14 @@ class Credentials:
     """What somebody presents; all of it unproven.
 
     :param address: where they come from, for counting what fails.
+    :param names: hosts that the request is meant for and comes from, as a browser says (Host, Origin).
     """
 
     key: str | None = None
     bearer: str | None = None
     ticket: str | None = None
     address: str = "local"
+    names: tuple[str, ...] = ()
 
     @property
     def given(self) -> bool:
@@ -74,10 +77,18 @@ class OneKey:
 
 
 class OpenGate:
-    """A service without authentication, for one person at one machine: whoever asks is its admin."""
+    """A service without authentication, for one person at one machine: whoever asks is its admin.
 
-    def principal(self, presented: Credentials) -> Principal:  # noqa: ARG002
-        """See :class:`Gate`."""
+    But not a page of elsewhere in that person's browser, which reaches loopback too, by a name of its own (DNS rebinding) or from there.
+    """
+
+    def principal(self, presented: Credentials) -> Principal:
+        """See :class:`Gate`.
+
+        :raises Problem: when the request names another host than this machine.
+        """
+        if not all(is_loopback(name) for name in presented.names):
+            raise Problem(403, "authentication is off, so that only this machine is answered, by its own name: localhost or 127.0.0.1")
         return ADMIN
 
     def allowed(self, principal: Principal, action: str) -> bool:  # noqa: ARG002
@@ -114,7 +125,16 @@ def presented(connection: HTTPConnection, ticket: str | None = None) -> Credenti
     if len(keys) + len(tokens) + (ticket is not None) > 1:
         raise Problem(400, "send one credential: X-API-Key, Authorization or a ticket")
     address = address_of(connection, connection.app.state.parts.proxies)
-    return Credentials(keys[0] if keys else None, bearers[0] if bearers else None, ticket, address)
+    sites = [f"//{connection.headers.get('Host', '')}", *connection.headers.getlist("Origin")]
+    names = tuple(_host(site) for site in sites)
+    return Credentials(keys[0] if keys else None, bearers[0] if bearers else None, ticket, address, names)
+
+
+def _host(site: str) -> str:
+    try:
+        return urlsplit(site).hostname or ""
+    except ValueError:
+        return ""
 
 
 def may(action: str) -> Any:

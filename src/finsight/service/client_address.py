@@ -40,6 +40,14 @@ def address_of(connection: HTTPConnection, trusted: Sequence[Network]) -> str:
     return found
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, without asking a name server."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _within(address: str, trusted: Sequence[Network]) -> bool:
     try:
         ip = ipaddress.ip_address(address)
