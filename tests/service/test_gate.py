@@ -27,10 +27,16 @@ from finsight.settings import Settings
 from live import ADMIN_KEY, Live, live
 
 
-@pytest.fixture
-def service(redis_url: str) -> Iterator[Live]:
-    with live(redis_url) as opened:
+@pytest.fixture(scope="module")
+def running(redis_server: str) -> Iterator[Live]:
+    with live(redis_server) as opened:
         yield opened
+
+
+@pytest.fixture
+def service(running: Live, redis_url: str) -> Live:
+    """One service for all, each time with nothing in its Redis."""
+    return running
 
 
 def guess(service: Live, times: int, **headers: str) -> list[int]:
@@ -210,7 +216,7 @@ def test_every_route_of_keys_and_tokens_says_who_may_use_it(service: Live) -> No
     for route in iter_route_contexts(service.app.routes):
         if getattr(route, "dependant", None):
             actions = [action for one in route.dependant.dependencies if one.call and (action := action_of(one.call))]
-            found |= {(method, route.path): actions for method in route.methods}
+            found |= {(method, route.path): actions for method in route.methods or ()}
     for route, action in {
         ("POST", "/v1/keys"): "keys.create",
         ("GET", "/v1/keys"): "keys.read",

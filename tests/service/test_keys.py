@@ -11,10 +11,16 @@ from finsight.domain.keys import parts_of
 from live import ADMIN_KEY, Live, live
 
 
-@pytest.fixture
-def service(redis_url: str) -> Iterator[Live]:
-    with live(redis_url) as opened:
+@pytest.fixture(scope="module")
+def running(redis_server: str) -> Iterator[Live]:
+    with live(redis_server) as opened:
         yield opened
+
+
+@pytest.fixture
+def service(running: Live, redis_url: str) -> Live:
+    """One service for all, each time with nothing in its Redis."""
+    return running
 
 
 def problem(answer: httpx.Response, status: int, said: str) -> None:

@@ -24,10 +24,16 @@ from live import ADMIN_KEY, Live, live
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-@pytest.fixture
-def service(redis_url: str) -> Iterator[Live]:
-    with live(redis_url) as opened:
+@pytest.fixture(scope="module")
+def running(redis_server: str) -> Iterator[Live]:
+    with live(redis_server) as opened:
         yield opened
+
+
+@pytest.fixture
+def service(running: Live, redis_url: str) -> Live:
+    """One service for all, each time with nothing in its Redis."""
+    return running
 
 
 @pytest.fixture
@@ -176,7 +182,13 @@ def test_every_claim_is_asked_for_and_checked(service: Live, forge: Forger) -> N
     assert (ISSUER, AUDIENCE) == ("urn:finsight", "urn:finsight:v1")
     wrong = [forge(leave=name) for name in ("iss", "aud", "exp", "nbf", "iat", "sub", "jti", "scope", "ksh")]
     wrong += [forge(iss="urn:other"), forge(aud="urn:other"), forge(sub="0" * 24), forge(ksh="0" * 16)]
-    wrong += [forge({"typ": "JWT"}), forge({"kid": f"fs-{'0' * 16}"}), forge({"kid": "fs-../../x"}), forge({"crit": ["x"], "x": 1})]
+    wrong += [
+        forge({"typ": "JWT"}),
+        forge({"kid": f"fs-{'0' * 16}"}),
+        forge({"kid": "fs-../../x"}),
+        forge({"kid": "fs-" + "\ud800" * 16}),
+        forge({"crit": ["x"], "x": 1}),
+    ]
     assert len(wrong) <= 20  # the address is refused after that, whatever it presents
     for token in wrong:
         assert service.me(Authorization=f"Bearer {token}").status_code == 401, claims_of(token)

@@ -18,7 +18,7 @@ from finsight.service.access import anybody, may
 from finsight.service.client_address import address_of
 from finsight.service.gate import Credentialing
 from finsight.service.parts import Parts
-from finsight.service.problems import Problem
+from finsight.service.problems import Problem, ProblemDocument
 
 TICKET = 30  # seconds
 LARGEST = 8192  # bytes of a form
@@ -42,6 +42,11 @@ _FORM = {
             }
         },
     }
+}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ProblemDocument, "description": "With the member `error` of RFC 6749, 5.2; so has 401."},
+    404: {"model": ProblemDocument, "description": "Tokens are switched off."},
+    413: {"model": ProblemDocument},
 }
 router = APIRouter(tags=["authentication"])
 
@@ -122,7 +127,7 @@ async def form(request: Request) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-@router.post("/auth/token", dependencies=[anybody()], openapi_extra=_FORM, responses={400: {"description": "As RFC 6749, 5.2 has it."}})
+@router.post("/auth/token", dependencies=[anybody()], openapi_extra=_FORM, responses=_REFUSALS)
 def token(asked: Annotated[dict[str, str], Depends(form)], request: Request) -> TokenResponse:
     """Give a token for a key: OAuth 2.0 client credentials (RFC 6749, 4.4), by HTTP Basic or in the form."""
     parts: Parts = request.app.state.parts

@@ -12,7 +12,7 @@ from finsight.domain.access import Principal
 from finsight.domain.keys import LOCAL, SUBJECT, ApiKey, digest_of, excess, new_id, new_secret, text_of
 from finsight.service.access import may
 from finsight.service.gate import Credentialing
-from finsight.service.problems import Problem
+from finsight.service.problems import Problem, ProblemDocument
 
 DAY = 86400  # seconds
 router = APIRouter(tags=["keys"])
@@ -22,6 +22,7 @@ Scope = Annotated[str, StringConstraints(pattern=r"^[a-z]+(\.[a-z]+)*$", max_len
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[\w .,:()/-]+$", min_length=1, max_length=80)]
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$", description="The id of a key.", examples=["0199f0c2a4d27c1e5b9a3f60"])]
+_NO_KEY: dict[str, Any] = {"model": ProblemDocument, "description": "No key of this id in the tenant."}
 _ABOUT: dict[str, Any] = {
     "id": "0199f0c2a4d27c1e5b9a3f60",
     "name": "nightly scoring",
@@ -125,7 +126,7 @@ def list_keys(
     return KeyPage(keys=[KeyAbout(**_about(key)) for key in found[:limit]], next=found[limit - 1].id if len(found) > limit else None)
 
 
-@router.post("/keys/{key_id}/rotate")
+@router.post("/keys/{key_id}/rotate", responses={404: _NO_KEY, 409: {"model": ProblemDocument}})
 def rotate_key(
     key_id: KeyId, asked: RotateRequest, request: Request, principal: Annotated[Principal, may("keys.create")]
 ) -> KeyMade:  # the right to make keys: it hands out a secret
@@ -143,7 +144,7 @@ def rotate_key(
     return _made(_own_or_none(own.keys.change(key_id, rotated), principal), secret)
 
 
-@router.delete("/keys/{key_id}", status_code=204, response_class=Response)
+@router.delete("/keys/{key_id}", status_code=204, response_class=Response, responses={404: _NO_KEY})
 def revoke_key(key_id: KeyId, request: Request, principal: Annotated[Principal, may("keys.revoke")]) -> None:
     """End a key, and with it the tokens that were given for it. A second time changes nothing."""
     own: Credentialing = request.app.state.parts.own

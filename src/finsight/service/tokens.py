@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ ISSUER, AUDIENCE = "urn:finsight", "urn:finsight:v1"
 _ALGORITHM, _TYPE = "EdDSA", "at+jwt"
 _SECRET = "ksh"  # noqa: S105 - the claim with the start of the digest of the secret that a token was given for
 _SHOWN = 16  # characters of it
+_NAME = re.compile(r"fs-[0-9a-f]{16}")  # as adapters/redis_signing.py gives them
 _CLAIMS = ["iss", "aud", "exp", "nbf", "iat", "sub", "jti", "scope", _SECRET]
 
 
@@ -80,5 +82,5 @@ def key_name(token: str) -> str | None:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         return None
-    name = header.get("kid")
-    return name if header.get("typ") == _TYPE and isinstance(name, str) and name.startswith("fs-") and len(name) == 19 else None
+    name = str(header.get("kid"))
+    return name if header.get("typ") == _TYPE and _NAME.fullmatch(name) else None
