@@ -47,7 +47,28 @@ class Settings(BaseSettings):
     """Redis of the service, ``redis://``, ``rediss://`` or ``unix://``; one of its own over ``.service/redis`` when unset."""
 
     api_key: SecretStr | None = None
-    """Key that the service asks for; one is made at start and printed once when unset."""
+    """The admin's own key; one is made at start and printed once when unset."""
+
+    auth: str = "key,token,oidc"
+    """Ways in beside the admin's key: API keys, the service's tokens, an issuer's (where one is set); or ``off``, on loopback alone."""
+
+    trusted_proxies: str = ""
+    """Networks of proxies whose X-Forwarded-For is believed, separated by commas."""
+
+    oidc_issuer: str | None = None
+    """OpenID Connect issuer whose bearer tokens are taken, spelt as its tokens do."""
+
+    oidc_audience: str | None = None
+    """This service's name at ``oidc_issuer``; tokens for others are refused."""
+
+    oidc_roles_claim: str = "roles"
+    """Claim with somebody's roles; a dotted path where it stands within others."""
+
+    oidc_tenant_claim: str = "tenant"
+    """Claim with somebody's tenant, likewise."""
+
+    oidc_tenant: str = ""
+    """Tenant of tokens that name none; they are refused when unset."""
 
     signing_key: SecretStr | None = None
     """Private key that bundles and their provenance are signed with: PEM, or the path of a PEM file; a development key when unset."""

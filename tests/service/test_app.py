@@ -15,10 +15,12 @@ KEY = "a-key-for-tests"
 
 
 @pytest.fixture(scope="module")
-def client(finished: Project) -> Iterator[httpx.Client]:
+def client(finished: Project, redis_server: str) -> Iterator[httpx.Client]:
     port = free_port()
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=finished.root, env={**os.environ, "FINSIGHT_API_KEY": KEY}, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=finished.root, env={**os.environ, "FINSIGHT_API_KEY": KEY, "FINSIGHT_REDIS_URL": redis_server}, stdout=subprocess.PIPE
+    )
     try:
         wait_for(f"http://127.0.0.1:{port}/readyz", process)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as opened:

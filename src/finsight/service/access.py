@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader
+from fastapi import Depends, Query, Request, WebSocket
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
+from finsight.domain.keys import LOCAL
+from finsight.service.client_address import address_of, is_loopback
 from finsight.service.problems import Problem
 
-API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
-LOCAL = "local"  # the tenant of a service that nobody has divided
+API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of this service: `fsk_…`, or its admin's own.")
+BEARER = HTTPBearer(auto_error=False, description="A token of `POST /v1/auth/token`, or of the OpenID Connect issuer that is set.")
+ADMIN = Principal("admin", LOCAL, frozenset({"admin"}))
+"""Who holds FINSIGHT_API_KEY; and everybody, where authentication is switched off."""
+Policy = Callable[[Principal, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What somebody presents; all of it unproven.
+
+    :param address: where they come from, for counting what fails.
+    :param names: hosts that the request is meant for and comes from, as a browser says (Host, Origin).
+    """
+
+    key: str | None = None
+    bearer: str | None = None
+    ticket: str | None = None
+    address: str = "local"
+    names: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> bool:
+        """Whether there is anything to prove."""
+        return not (self.key is None and self.bearer is None and self.ticket is None)
 
 
 class Gate(Protocol):
     """Knows credentials, and what they are good for."""
 
-    def principal(self, key: str | None) -> Principal | None:
-        """Who presents a credential; None where it is none of ours, has expired, or was taken back."""
+    def principal(self, presented: Credentials) -> Principal | None:
+        """Who presents a credential; None where it is none of ours, has expired, or was taken back.
+
+        :raises Problem: when too many have failed from that address (429).
+        """
         ...
 
     def allowed(self, principal: Principal, action: str) -> bool:
@@ -32,16 +64,77 @@ class OneKey:
     """A service with one key, whose holder may do everything."""
 
     def __init__(self, key: str) -> None:
-        self._key = key.encode()
+        self._key = sha256(key.encode()).digest()
 
-    def principal(self, key: str | None) -> Principal | None:
-        """See :class:`Gate`."""
-        good = key is not None and hmac.compare_digest(key.encode(), self._key)
-        return Principal("admin", LOCAL, frozenset({"admin"})) if good else None
+    def principal(self, presented: Credentials) -> Principal | None:
+        """See :class:`Gate`. Digests are compared: the time then says nothing, not even of the length."""
+        given = sha256((presented.key or "").encode()).digest()
+        return ADMIN if presented.key and hmac.compare_digest(given, self._key) else None
 
     def allowed(self, principal: Principal, action: str) -> bool:  # noqa: ARG002
         """See :class:`Gate`."""
         return "admin" in principal.roles
+
+
+class OpenGate:
+    """A service without authentication, for one person at one machine: whoever asks is its admin.
+
+    But not a page of elsewhere in that person's browser, which reaches loopback too, by a name of its own (DNS rebinding) or from there.
+    """
+
+    def principal(self, presented: Credentials) -> Principal:
+        """See :class:`Gate`.
+
+        :raises Problem: when the request names another host than this machine.
+        """
+        if not all(is_loopback(name) for name in presented.names):
+            raise Problem(403, "authentication is off, so that only this machine is answered, by its own name: localhost or 127.0.0.1")
+        return ADMIN
+
+    def allowed(self, principal: Principal, action: str) -> bool:  # noqa: ARG002
+        """See :class:`Gate`."""
+        return True
+
+
+def admitted(connection: HTTPConnection, action: str, ticket: str | None = None) -> Principal:
+    """Who asks, once it is known that they may; for requests and for the handshakes of sockets.
+
+    :param ticket: of ``POST /v1/auth/ticket``, for browsers, whose sockets can't send a header.
+    :raises Problem: 400, 401, 403 or 429.
+    """
+    gate: Gate = connection.app.state.parts.gate
+    principal = gate.principal(presented(connection, ticket))
+    if principal is None:
+        raise Problem(
+            401,
+            "send a good key in the header X-API-Key, or a good token as Authorization: Bearer",
+            headers={"WWW-Authenticate": 'Bearer realm="finsight", ApiKey'},
+        )
+    if not gate.allowed(principal, action):
+        raise Problem(403, f"{principal.subject} may not do {action}; an admin of this service can allow it")
+    return principal
+
+
+def presented(connection: HTTPConnection, ticket: str | None = None) -> Credentials:
+    """The credentials of a request or a handshake.
+
+    :raises Problem: when there are two: which of them counts would be a guess.
+    """
+    keys, tokens = connection.headers.getlist(API_KEY.model.name), connection.headers.getlist("Authorization")
+    bearers = [value.strip() for scheme, _, value in (line.partition(" ") for line in tokens) if scheme.lower() == "bearer"]
+    if len(keys) + len(tokens) + (ticket is not None) > 1:
+        raise Problem(400, "send one credential: X-API-Key, Authorization or a ticket")
+    address = address_of(connection, connection.app.state.parts.proxies)
+    sites = [f"//{connection.headers.get('Host', '')}", *connection.headers.getlist("Origin")]
+    names = tuple(_host(site) for site in sites)
+    return Credentials(keys[0] if keys else None, bearers[0] if bearers else None, ticket, address, names)
+
+
+def _host(site: str) -> str:
+    try:
+        return urlsplit(site).hostname or ""
+    except ValueError:
+        return ""
 
 
 def may(action: str) -> Any:
@@ -50,14 +143,22 @@ def may(action: str) -> Any:
     A route without one is found by a test; the few that anybody may use say so by :func:`anybody`.
     """
 
-    def checked(request: Request, key: Annotated[str | None, Depends(API_KEY)]) -> Principal:
-        gate: Gate = request.app.state.parts.gate
-        principal = gate.principal(key)
-        if principal is None:
-            raise Problem(401, "send a key in the header X-API-Key", headers={"WWW-Authenticate": "ApiKey"})
-        if not gate.allowed(principal, action):
-            raise Problem(403, f"{principal.subject} may not do {action}; an admin of this service can allow it")
-        return principal
+    def checked(
+        request: Request,
+        _key: Annotated[str | None, Depends(API_KEY)],  # both for the OpenAPI document
+        _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    ) -> Principal:
+        return admitted(request, action)
+
+    checked.action = action  # type: ignore[attr-defined]
+    return Depends(checked)
+
+
+def may_open(action: str) -> Any:
+    """The same for a socket: its handshake carries a header as a request does, or ``?ticket=``."""
+
+    def checked(websocket: WebSocket, ticket: Annotated[str | None, Query(max_length=64)] = None) -> Principal:
+        return admitted(websocket, action, ticket)
 
     checked.action = action  # type: ignore[attr-defined]
     return Depends(checked)
@@ -74,6 +175,6 @@ def anybody() -> Any:
 
 
 def action_of(dependency: Callable[..., Any]) -> str | None:
-    """The action that a dependency made by :func:`may` or :func:`anybody` asks for; None for any other."""
+    """The action that a dependency made by :func:`may`, :func:`may_open` or :func:`anybody` asks for; None for any other."""
     found = getattr(dependency, "action", None)
     return str(found) if found else None

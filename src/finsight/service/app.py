@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,18 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__, runtime
-from finsight.service import health, predict
-from finsight.service.access import OneKey
+from finsight.bootstrap import service as bootstrap
+from finsight.domain.access import Principal
+from finsight.service import authentication, health, keys, predict
+from finsight.service.client_address import networks
+from finsight.service.entrance import entrance
 from finsight.service.envelope import Envelope
 from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
-from finsight.settings import Settings
+from finsight.settings import load_settings
 
 # What any route may answer beside its own; in the OpenAPI document.
-_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (401, 403, 422, 429, 503)}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 422, 429, 503)}
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -31,16 +33,42 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(health.router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
     v1.include_router(predict.router)
+    if parts.own:
+        v1.include_router(authentication.router)
+        v1.include_router(keys.router)
     app.include_router(v1)
     return app
 
 
+# What each role may do, until a policy file says.
+_EVERYBODY = frozenset({"me.read", "auth.ticket"})
+_ROLES = {
+    "viewer": _EVERYBODY,
+    "scorer": _EVERYBODY | {"predict"},
+    "trainer": _EVERYBODY | {"predict"},
+    "releaser": _EVERYBODY | {"predict"},
+    "admin": _EVERYBODY | {"predict", "keys.create", "keys.read", "keys.revoke"},
+}
+
+
+def by_role(principal: Principal, action: str) -> bool:
+    """Whether one of somebody's roles has the action."""
+    return any(action in _ROLES.get(role, ()) for role in principal.roles)
+
+
 def run(bundle: Path, host: str, port: int) -> None:
-    """Verify and load ``bundle``, then serve until interrupted; a key is made and printed when ``FINSIGHT_API_KEY`` is unset."""
-    model = runtime.model(bundle)
-    given = Settings().api_key
-    key = given.get_secret_value() if given else secrets.token_urlsafe(24)
-    if not given:
-        click.echo(f"X-API-Key for this run: {key}   (set FINSIGHT_API_KEY to choose one)")
-    click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
-    uvicorn.run(create_app(Parts(model, OneKey(key))), host=host, port=port, log_level="warning", server_header=False)
+    """Verify and load ``bundle``, then serve until interrupted; a key is made and printed when ``FINSIGHT_API_KEY`` is unset.
+
+    :raises ParamsError: when a setting can't be, or would leave a public address open.
+    """
+    settings = load_settings()
+    bootstrap.ways_in(settings, host)  # before anything is loaded
+    model, proxies = runtime.model(bundle), networks(settings.trusted_proxies)
+    with bootstrap.redis(settings) as url:
+        gate, own, made = entrance(settings, host, url, by_role)
+        if made:
+            click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
+        click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
+        # proxy_headers: uvicorn would believe X-Forwarded-For of whoever comes from 127.0.0.1.
+        app = create_app(Parts(model, gate, own, proxies))
+        uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, proxy_headers=False)

@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 from finsight.pipeline.predict import Model
 from finsight.service.access import Gate
+from finsight.service.client_address import Network
+from finsight.service.gate import Credentialing
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Made once, before the app; the app keeps it as ``app.state.parts``."""
+    """Made once, before the app; the app keeps it as ``app.state.parts``.
+
+    :param own: makes the service's own credentials; without it there are no routes for them.
+    :param proxies: networks whose word for a client's address is taken.
+    """
 
     model: Model
     gate: Gate
+    own: Credentialing | None = None
+    proxies: tuple[Network, ...] = ()

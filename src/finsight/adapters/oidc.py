@@ -1,0 +1,173 @@
+"""Bearer tokens of an external OpenID Connect issuer: its keys by discovery, and who its claims say that somebody is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+
+from finsight.domain.access import Principal
+from finsight.domain.keys import ROLES
+from finsight.errors import UnreachableError
+
+# Asymmetric ones alone: an issuer's public key must never count as a secret (HS256), nor nothing as a signature (none).
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+REFRESH = 30.0  # seconds between two fetches at least: unknown key ids are free to make up
+AGED = 3600.0  # seconds after which keys are fetched anew, since an issuer may take one back
+STALE = 86400.0  # seconds after which keys that could not be fetched anew count no more
+LEEWAY = 30  # seconds that the issuer's clock may differ
+LARGEST = 1 << 20  # bytes of an answer
+LONGEST = 200  # characters of a subject or a tenant
+_LOG = logging.getLogger("finsight.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What to look for in a token.
+
+    :param audience: this service's name at the issuer.
+    :param roles: claim with a list of roles, or one; a dotted path where it stands within others. Roles that we don't know don't count.
+    :param tenant: claim with the tenant, likewise.
+    :param default_tenant: the tenant of a token that names none; such a token is refused where this is empty.
+    """
+
+    audience: str
+    roles: str = "roles"
+    tenant: str = "tenant"
+    default_tenant: str = ""
+
+
+class OidcIssuer:
+    """See :class:`finsight.service_ports.TokenIssuer`.
+
+    :param issuer: its address, exactly as its tokens spell it.
+    """
+
+    def __init__(
+        self, issuer: str, claims: Claims, client: httpx.Client | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._issuer, self._claims = issuer, claims
+        self._keys = _Keys(issuer, client or httpx.Client(timeout=5, follow_redirects=False), clock)
+
+    def principal(self, token: str) -> Principal | None:
+        """See :class:`finsight.service_ports.TokenIssuer`.
+
+        :raises UnreachableError: when the issuer can't be asked for the key of the token; it may well be good.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                return None  # before the issuer is asked anything
+            key = self._keys.find(header.get("kid"))
+            if key is None:
+                return None
+            found = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,  # and of these the one that the key is bound to
+                audience=self._claims.audience,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True},
+            )
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):  # the last of a header nested a thousand deep
+            return None
+        return self._somebody(found)
+
+    def _somebody(self, found: Mapping[str, Any]) -> Principal | None:
+        subject, tenant = found["sub"], _claim(found, self._claims.tenant) or self._claims.default_tenant
+        if not all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= LONGEST for text in (subject, tenant)):
+            return None
+        named = _claim(found, self._claims.roles)
+        listed = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+        roles = frozenset(role for role in listed if role in ROLES)
+        return Principal(f"oidc:{subject}", tenant, roles)
+
+
+class _Keys:
+    """The issuer's public keys by id, fetched when they are needed."""
+
+    def __init__(self, issuer: str, client: httpx.Client, clock: Callable[[], float]) -> None:
+        self._issuer, self._client, self._clock = issuer, client, clock
+        self._lock = threading.Lock()
+        self._known: dict[str | None, jwt.PyJWK] = {}
+        self._fetched = self._tried = -STALE
+        self._failed = ""
+
+    def find(self, name: str | None) -> jwt.PyJWK | None:
+        """The key of an id, or the only one for a token that names none; None where the issuer has none such.
+
+        :raises UnreachableError: when that can't be known.
+        """
+        if self._clock() - self._fetched > AGED or self._of(name) is None:
+            self._refresh()
+        found = self._of(name) if self._clock() - self._fetched <= STALE else None
+        if found is None and self._failed:
+            raise UnreachableError(f"{self._issuer}: {self._failed}; its tokens can't be checked until it answers")
+        return found
+
+    def _of(self, name: str | None) -> jwt.PyJWK | None:
+        if name is None and len(self._known) == 1:
+            return next(iter(self._known.values()))
+        return self._known.get(name)
+
+    def _refresh(self) -> None:
+        with self._lock:  # who waits here finds the keys, or that it was tried
+            if self._clock() - self._tried < REFRESH:
+                return
+            try:
+                self._known, self._failed, self._fetched = self._fetch(), "", self._clock()
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, jwt.PyJWTError) as error:
+                self._failed = f"no keys to be had from it ({type(error).__name__})"
+                _LOG.warning("%s: %s", self._issuer, self._failed)
+            self._tried = self._clock()
+
+    def _fetch(self) -> dict[str | None, jwt.PyJWK]:
+        about = self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        where = str(about.get("jwks_uri"))
+        # OpenID Connect Discovery 1.0, 4.3: another issuer's document would lend us another issuer's keys.
+        if about.get("issuer") != self._issuer or httpx.URL(where).scheme != httpx.URL(self._issuer).scheme:
+            raise ValueError("the discovery document is another issuer's")
+        found: dict[str | None, jwt.PyJWK] = {}
+        entries = self._get(where).get("keys")
+        for entry in entries if isinstance(entries, list) else []:
+            if not isinstance(entry, dict) or entry.get("use", "sig") != "sig" or entry.get("kty") == "oct":
+                continue
+            try:
+                found[entry.get("kid")] = jwt.PyJWK(entry)
+            except jwt.PyJWTError:
+                continue  # of a kind that we don't know; the issuer's other keys are good none the less
+        if not found:
+            raise ValueError("no key that we know the kind of")
+        return found
+
+    def _get(self, url: str) -> dict[str, Any]:
+        with self._client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise ValueError(f"status {answer.status_code}")
+            content = b""
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > LARGEST:
+                    raise ValueError("too large")
+        found = json.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        return found
+
+
+def _claim(found: Mapping[str, Any], name: str) -> Any:
+    """A claim by its name, which may be an address with dots, or by a path of names."""
+    if name in found:
+        return found[name]
+    value: Any = found
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,32 @@
+"""Who is let in, as the settings say."""
+
+from __future__ import annotations
+
+import secrets
+
+from finsight.bootstrap.service import credential_stores, token_issuer, ways_in
+from finsight.service.access import Gate, OneKey, OpenGate, Policy
+from finsight.service.gate import CredentialGate, Credentialing
+from finsight.service.tokens import LEEWAY, LIFETIME, Tokens
+from finsight.settings import Settings
+
+
+def entrance(settings: Settings, host: str, redis_url: str, policy: Policy) -> tuple[Gate, Credentialing, str | None]:
+    """The gate, the makers of credentials, and the admin's key where it was made for this run because none is set.
+
+    :param host: where the service is going to listen.
+    :raises ParamsError: when a setting can't be, or would leave a public address open.
+    :raises FinsightError: when Redis does not answer, or keeps a signing key that can't be decrypted: better now than at a request.
+    """
+    ways = ways_in(settings, host)
+    issuer = token_issuer(settings, ways)
+    stores = credential_stores(redis_url, settings, LIFETIME + LEEWAY)
+    tokens = Tokens(stores.keys, stores.signing) if "token" in ways else None
+    if tokens:
+        stores.signing.current()
+    own = Credentialing(stores.keys, stores.tickets, stores.failures, tokens)
+    if not ways:
+        return OpenGate(), own, None
+    given = settings.api_key.get_secret_value() if settings.api_key else ""
+    key = given or secrets.token_urlsafe(24)
+    return CredentialGate(own, policy, OneKey(key), "key" in ways, issuer), own, None if given else key

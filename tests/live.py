@@ -1,0 +1,82 @@
+"""The app behind a real server on loopback, with its credentials in a live Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from finsight.domain.access import Principal
+from finsight.service.app import by_role, create_app
+from finsight.service.client_address import networks
+from finsight.service.entrance import entrance
+from finsight.service.gate import Credentialing
+from finsight.service.parts import Parts
+from finsight.settings import Settings
+
+ADMIN_KEY = "the-admins-own-key-for-tests"
+
+
+def policy(principal: Principal, action: str) -> bool:
+    """The service's own, and a scorer who may make keys: for what a maker can't give."""
+    return by_role(principal, action) or ("scorer" in principal.roles and action in {"keys.create", "keys.read", "keys.revoke"})
+
+
+@dataclass(frozen=True)
+class Live:
+    """A client of the service, and the parts behind it."""
+
+    http: httpx.Client
+    own: Credentialing
+    app: FastAPI
+
+    def make(self, key: str = ADMIN_KEY, **asked: Any) -> dict[str, Any]:
+        """A key, by the holder of another."""
+        answer = self.http.post("/v1/keys", json={"name": "a key", "roles": ["scorer"], **asked}, headers={"X-API-Key": key})
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def buy(self, made: dict[str, Any], **form: str) -> httpx.Response:
+        """A token for a key."""
+        asked = {"grant_type": "client_credentials", "client_id": made["id"], "client_secret": made["client_secret"], **form}
+        return self.http.post("/v1/auth/token", data=asked)
+
+    def token(self, made: dict[str, Any], **form: str) -> str:
+        """The same, of which nothing but the token matters."""
+        answer = self.buy(made, **form)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def me(self, **headers: str) -> httpx.Response:
+        """Who the service takes one for; ``X_API_Key`` is ``X-API-Key``."""
+        return self.http.get("/v1/me", headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@contextmanager
+def live(redis_url: str, **settings: Any) -> Iterator[Live]:
+    """A service with these settings."""
+    chosen = Settings(**{"api_key": SecretStr(ADMIN_KEY), **settings})
+    gate, own, _ = entrance(chosen, "127.0.0.1", redis_url, policy)
+    app = create_app(Parts(None, gate, own, networks(chosen.trusted_proxies)))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="debug", log_config=None, proxy_headers=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+            yield Live(http, own, app)
+    finally:
+        server.should_exit = True
+        thread.join(20)

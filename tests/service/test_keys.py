@@ -1,0 +1,201 @@
+"""API keys over HTTP: made, shown once, narrowed, rotated, revoked; and what nobody may make."""
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from redis import Redis
+
+from finsight.domain.keys import parts_of
+from live import ADMIN_KEY, Live, live
+
+
+@pytest.fixture(scope="module")
+def running(redis_server: str) -> Iterator[Live]:
+    with live(redis_server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def service(running: Live, redis_url: str) -> Live:
+    """One service for all, each time with nothing in its Redis."""
+    return running
+
+
+def problem(answer: httpx.Response, status: int, said: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert said in answer.json()["detail"]
+
+
+def test_a_key_opens_the_service_as_who_it_was_made_for(service: Live) -> None:
+    made = service.make(roles=["viewer", "scorer"], scopes=["me.read"], tenant="acme")
+    assert parts_of(made["key"]) == (made["id"], made["client_secret"])
+    me = {"subject": f"key:{made['id']}", "tenant": "acme", "roles": ["scorer", "viewer"], "scopes": ["me.read"]}
+    assert service.me(X_API_Key=made["key"]).json() == me
+    assert service.me(X_API_Key=ADMIN_KEY).json() == {"subject": "admin", "tenant": "local", "roles": ["admin"], "scopes": []}
+
+
+def test_nearly_the_key_is_not_the_key(service: Live) -> None:
+    made = service.make()
+    key = made["key"]
+    last = "A" if key[-1] != "A" else "B"
+    for wrong in (key[:-1] + last, key[:-1], key + "A", key.upper(), f"fsk_{'0' * 24}_{made['client_secret']}", made["client_secret"]):
+        answer = service.me(X_API_Key=wrong)
+        problem(answer, 401, "send a good key")
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="finsight", ApiKey'
+    problem(service.me(Authorization=f"Bearer {key}"), 401, "send a good key")
+    assert service.me(X_API_Key=key).status_code == 200
+
+
+def test_two_credentials_are_refused(service: Live) -> None:
+    problem(service.me(X_API_Key=ADMIN_KEY, Authorization="Bearer x"), 400, "one credential")
+    headers = [("X-API-Key", ADMIN_KEY), ("X-API-Key", "other")]
+    problem(service.http.get("/v1/me", headers=headers), 400, "one credential")
+
+
+def test_a_scope_narrows_and_never_adds(service: Live) -> None:
+    narrowed = service.make(scopes=["predict"])
+    problem(service.me(X_API_Key=narrowed["key"]), 403, "may not do me.read")
+    viewer = service.make(roles=["viewer"], scopes=["keys.create"])
+    problem(
+        service.http.post("/v1/keys", json={"name": "x", "roles": ["viewer"]}, headers={"X-API-Key": viewer["key"]}), 403, "keys.create"
+    )
+
+
+@pytest.mark.parametrize(
+    ("maker", "asked", "said"),
+    [
+        ({"roles": ["scorer"]}, {"roles": ["admin"]}, "the role admin"),
+        ({"roles": ["scorer"]}, {"roles": ["scorer", "trainer"]}, "the role trainer"),
+        ({"roles": ["scorer"], "scopes": ["keys.create", "predict"]}, {"roles": ["scorer"]}, "every scope"),
+        ({"roles": ["scorer"], "scopes": ["keys.create", "predict"]}, {"roles": ["scorer"], "scopes": ["me.read"]}, "the scope me.read"),
+        ({"roles": ["admin"], "tenant": "acme"}, {"roles": ["viewer"], "tenant": "local"}, "the tenant local"),
+        ({"roles": ["scorer"], "days": 1}, {"roles": ["scorer"], "days": 2}, "outlive"),
+    ],
+)
+def test_nobody_makes_a_key_with_more_than_they_have(service: Live, maker: dict, asked: dict, said: str) -> None:
+    key = service.make(**maker)["key"]
+    answer = service.http.post("/v1/keys", json={"name": "more", **asked}, headers={"X-API-Key": key})
+    problem(answer, 403, said)
+    assert answer.json()["type"] == "urn:finsight:problem:more-than-yours"
+
+
+def test_what_one_has_one_can_give(service: Live) -> None:
+    maker = service.make(roles=["scorer"], scopes=["keys.create", "predict"], tenant="acme", days=10)
+    made = service.make(maker["key"], roles=["scorer"], scopes=["predict"])
+    assert (made["tenant"], made["created_by"]) == ("acme", f"key:{maker['id']}")
+    assert made["expires"] == maker["expires"]  # 90 days otherwise
+
+
+def test_rotation_is_no_way_to_a_stronger_key(service: Live) -> None:
+    strong, weak = service.make(roles=["admin"]), service.make(roles=["scorer"])
+    path = f"/v1/keys/{strong['id']}/rotate"
+    problem(service.http.post(path, json={}, headers={"X-API-Key": weak["key"]}), 403, "the role admin")
+    assert service.me(X_API_Key=strong["key"]).status_code == 200
+
+
+def test_a_rotated_key_has_a_new_secret_and_the_old_one_for_a_while(service: Live) -> None:
+    made, admin = service.make(), {"X-API-Key": ADMIN_KEY}
+    path = f"/v1/keys/{made['id']}/rotate"
+    second = service.http.post(path, json={"grace_seconds": 1}, headers=admin).json()
+    assert second["id"] == made["id"]
+    assert second["key"] != made["key"]
+    assert service.me(X_API_Key=made["key"]).status_code == service.me(X_API_Key=second["key"]).status_code == 200
+    time.sleep(1.1)
+    assert service.me(X_API_Key=made["key"]).status_code == 401
+    third = service.http.post(path, json={"grace_seconds": 0}, headers=admin).json()
+    assert service.me(X_API_Key=second["key"]).status_code == 401
+    assert service.me(X_API_Key=third["key"]).status_code == 200
+
+
+def test_a_revoked_key_ends_for_good(service: Live) -> None:
+    made, admin = service.make(), {"X-API-Key": ADMIN_KEY}
+    path = f"/v1/keys/{made['id']}"
+    assert service.http.delete(path, headers=admin).status_code == 204
+    assert service.me(X_API_Key=made["key"]).status_code == 401
+    first = service.http.get("/v1/keys", headers=admin).json()["keys"][0]["revoked"]
+    assert service.http.delete(path, headers=admin).status_code == 204
+    assert service.http.get("/v1/keys", headers=admin).json()["keys"][0]["revoked"] == first
+    problem(service.http.post(f"{path}/rotate", json={}, headers=admin), 409, "has ended")
+    problem(service.http.delete(f"/v1/keys/{'0' * 24}", headers=admin), 404, "no key of this id")
+
+
+def test_an_expired_key_is_none(service: Live) -> None:
+    from dataclasses import replace
+
+    made = service.make()
+    service.own.keys.change(made["id"], lambda key: replace(key, expires=time.time() - 1))
+    assert service.me(X_API_Key=made["key"]).status_code == 401
+    assert service.buy(made).status_code == 401
+
+
+def test_another_tenants_keys_are_not_there(service: Live) -> None:
+    theirs = service.make(roles=["admin"], tenant="theirs")
+    ours = service.make(roles=["admin"], tenant="ours")
+    headers = {"X-API-Key": ours["key"]}
+    for answer in (
+        service.http.delete(f"/v1/keys/{theirs['id']}", headers=headers),
+        service.http.post(f"/v1/keys/{theirs['id']}/rotate", json={}, headers=headers),
+    ):
+        problem(answer, 404, "no key of this id")
+    problem(service.http.get("/v1/keys?tenant=theirs", headers=headers), 403, "sees its keys alone")
+    assert [key["id"] for key in service.http.get("/v1/keys", headers=headers).json()["keys"]] == [ours["id"]]
+    of_theirs = service.http.get("/v1/keys?tenant=theirs", headers={"X-API-Key": ADMIN_KEY}).json()["keys"]
+    assert [key["id"] for key in of_theirs] == [theirs["id"]]
+    assert service.me(X_API_Key=theirs["key"]).status_code == 200
+
+
+def test_pages_follow_one_another_and_show_no_secret(service: Live) -> None:
+    made = [service.make(name=f"key {n}") for n in range(5)]
+    service.me(X_API_Key=made[0]["key"])
+    seen, cursor = [], ""
+    while cursor is not None:
+        answer = service.http.get(f"/v1/keys?limit=2{cursor and '&cursor=' + cursor}", headers={"X-API-Key": ADMIN_KEY})
+        for key in made:
+            assert key["client_secret"] not in answer.text
+        seen += answer.json()["keys"]
+        cursor = answer.json()["next"]
+    assert [key["id"] for key in seen] == [key["id"] for key in reversed(made)]
+    assert seen[-1]["last_used"] is not None
+    assert all("digest" not in key and "previous" not in key for key in seen)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": "x", "roles": []},
+        {"name": "x", "roles": ["root"]},
+        {"name": "", "roles": ["viewer"]},
+        {"name": "a\nb", "roles": ["viewer"]},
+        {"name": "<script>", "roles": ["viewer"]},
+        {"name": "x", "roles": ["viewer"], "days": 0},
+        {"name": "x", "roles": ["viewer"], "days": 367},
+        {"name": "x", "roles": ["viewer"], "tenant": "../acme"},
+        {"name": "x", "roles": ["viewer"], "scopes": ["*"]},
+        {"name": "x", "roles": ["viewer"], "digest": "0" * 64},
+        {"name": "x", "roles": ["viewer"], "expires": 9e9},
+    ],
+)
+def test_what_can_be_no_key_is_refused(service: Live, body: dict) -> None:
+    problem(service.http.post("/v1/keys", json=body, headers={"X-API-Key": ADMIN_KEY}), 422, "body")
+
+
+def test_an_id_is_an_id(service: Live) -> None:
+    for wrong in ("x", "*", "0" * 23, "finsight:key:1"):
+        problem(service.http.delete(f"/v1/keys/{wrong}", headers={"X-API-Key": ADMIN_KEY}), 422, "path.key_id")
+
+
+def test_without_redis_there_are_no_answers_but_503(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from finsight.adapters.redis_server import embedded
+
+    with embedded(tmp_path_factory.mktemp("ends")) as address, live(address) as service:
+        made = service.make()
+        with Redis.from_url(address) as client:
+            client.shutdown(nosave=True)
+        answer = service.me(X_API_Key=made["key"])
+        problem(answer, 503, "Redis does not answer")
+        assert answer.headers["Retry-After"] == "5"
+        assert made["client_secret"] not in answer.text
