@@ -75,7 +75,7 @@ def live(redis_url: str, **settings: Any) -> Iterator[Live]:
             assert thread.is_alive()
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
             yield Live(http, own, app)
     finally:
         server.should_exit = True

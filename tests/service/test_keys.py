@@ -7,7 +7,9 @@ import httpx
 import pytest
 from redis import Redis
 
+from finsight.domain.access import Principal
 from finsight.domain.keys import parts_of
+from finsight.service.remembered import MOST, SECONDS, Remembered, RememberedPrincipal
 from live import ADMIN_KEY, Live, live
 
 
@@ -193,9 +195,46 @@ def test_without_redis_there_are_no_answers_but_503(tmp_path_factory: pytest.Tem
 
     with embedded(tmp_path_factory.mktemp("ends")) as address, live(address) as service:
         made = service.make()
+        token = service.token(made)
         with Redis.from_url(address) as client:
             client.shutdown(nosave=True)
-        answer = service.me(X_API_Key=made["key"])
-        problem(answer, 503, "Redis does not answer")
-        assert answer.headers["Retry-After"] == "5"
-        assert made["client_secret"] not in answer.text
+        for answer in (service.me(X_API_Key=made["key"]), service.me(Authorization=f"Bearer {token}"), service.buy(made)):
+            problem(answer, 503, "Redis does not answer")
+            assert answer.headers["Retry-After"] == "5"
+            assert made["client_secret"] not in answer.text
+
+
+def test_a_key_that_was_good_a_moment_ago_predicts_while_redis_is_away(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from finsight.adapters.redis_server import embedded
+    from finsight.service.access import Credentials
+
+    with embedded(tmp_path_factory.mktemp("ends")) as address, live(address) as service:
+        good, revoked, never, narrowed = service.make(), service.make(), service.make(), service.make(scopes=["me.read"])
+        for key in (good, revoked, narrowed):
+            assert service.me(X_API_Key=key["key"]).status_code == 200
+        service.http.delete(f"/v1/keys/{revoked['id']}", headers={"X-API-Key": ADMIN_KEY})
+        assert service.me(X_API_Key=revoked["key"]).status_code == 401
+        with Redis.from_url(address) as client:
+            client.shutdown(nosave=True)
+        gate = service.app.state.parts.gate
+        somebody = gate.principal(Credentials(key=good["key"]))
+        assert somebody == RememberedPrincipal(f"key:{good['id']}", "local", frozenset({"scorer"}), frozenset({"predict"}))
+        assert gate.allowed(somebody, "predict")
+        problem(service.me(X_API_Key=good["key"]), 503, "only predictions")
+        answer = service.http.post("/v1/keys", json={"name": "x", "roles": ["viewer"]}, headers={"X-API-Key": ADMIN_KEY})
+        problem(answer, 503, "only predictions")
+        for key in (revoked, never, narrowed):
+            problem(service.me(X_API_Key=key["key"]), 503, "Redis does not answer")
+
+
+def test_what_is_remembered_is_bounded_and_not_for_long() -> None:
+    now = [0.0]
+    remembered, somebody = Remembered(lambda: now[0]), Principal("admin", "local", frozenset({"admin"}))
+    for n in range(MOST + 1):
+        remembered.note(str(n), somebody)
+    assert remembered.find("0") is None
+    assert remembered.find("1") is not None
+    now[0] = SECONDS
+    assert remembered.find("1") is not None
+    now[0] += 0.1
+    assert remembered.find("1") is None

@@ -65,10 +65,11 @@ class RedisSigningKeys:
             "encrypted": self._identity is not None,
         }
         self._client.set(_place(name), json.dumps(content), ex=self._kept)
-        if self._client.set(_CURRENT, name, ex=self._rotate, nx=True):
-            return name
-        self._client.delete(_place(name))
-        return str(self._client.get(_CURRENT))
+        self._client.set(_CURRENT, name, ex=self._rotate, nx=True)
+        first = str(self._client.get(_CURRENT))
+        if first != name:
+            self._client.delete(_place(name))
+        return first
 
     def _opened(self, name: str, content: dict[str, Any]) -> bytes:
         private = base64.b64decode(content["private"])

@@ -10,8 +10,10 @@ from typing import TypeVar
 
 from finsight.domain.access import Principal
 from finsight.domain.keys import SUBJECT, ApiKey, digest_of, parts_of
+from finsight.errors import UnreachableError
 from finsight.service.access import Credentials, OneKey, Policy
 from finsight.service.problems import Problem
+from finsight.service.remembered import ACTION, Remembered, RememberedPrincipal
 from finsight.service.tokens import Tokens, key_name
 from finsight.service_ports import FailedAttempts, KeyStore, Tickets, TokenIssuer
 
@@ -65,13 +67,33 @@ class CredentialGate:
         self, own: Credentialing, policy: Policy, admin: OneKey, keys_open: bool = True, issuer: TokenIssuer | None = None
     ) -> None:
         self._own, self._policy, self._admin, self._keys_open, self._issuer = own, policy, admin, keys_open, issuer
+        self._remembered = Remembered()
 
     def principal(self, presented: Credentials) -> Principal | None:
-        """See :class:`finsight.service.access.Gate`."""
-        return self._own.limited(presented.address, lambda: self._known(presented)) if presented.given else None
+        """See :class:`finsight.service.access.Gate`.
+
+        :raises UnreachableError: when Redis or the issuer can't be asked, and nothing is remembered.
+        """
+        if not presented.given:
+            return None
+        key = presented.key
+        try:
+            found = self._own.limited(presented.address, lambda: self._known(presented))
+        except UnreachableError:
+            if key is None or (remembered := self._remembered.find(key)) is None:
+                raise
+            return remembered
+        if key is not None:
+            self._remembered.note(key, found)
+        return found
 
     def allowed(self, principal: Principal, action: str) -> bool:
-        """See :class:`finsight.service.access.Gate`. A scope narrows, it never adds."""
+        """See :class:`finsight.service.access.Gate`. A scope narrows, it never adds.
+
+        :raises UnreachableError: when somebody who is only remembered would do more than predict.
+        """
+        if isinstance(principal, RememberedPrincipal) and action != ACTION:
+            raise UnreachableError("the service's Redis does not answer; until it is back there are only predictions")
         return (not principal.scopes or action in principal.scopes) and self._policy(principal, action)
 
     def _known(self, presented: Credentials) -> Principal | None:
