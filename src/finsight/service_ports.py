@@ -1,0 +1,41 @@
+"""What the service asks of the outside world. Apart from finsight.ports, which the stages of the pipeline depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from finsight.domain.audit import Entry, Record
+
+
+class AuditLog(Protocol):
+    """Keeps what was done and refused, one record after the other; nothing in it is changed or removed.
+
+    Every method raises :class:`finsight.errors.UnreachableError` when the log does not answer.
+    """
+
+    def append(self, entry: Entry) -> Record:
+        """Add a record at the end of the chain. Of several processes that do so at the same time each gets a place of its own."""
+        ...
+
+    def check(self) -> None:
+        """Find out whether a record could be appended now.
+
+        :raises UnreachableError: when it could not.
+        """
+        ...
+
+    def latest(self, before: int | None, limit: int) -> list[Record]:
+        """The newest records, newest first.
+
+        :param before: only those with smaller numbers.
+        """
+        ...
+
+    def records(self) -> Iterator[Record]:
+        """Every record, oldest first."""
+        ...
+
+    def written(self) -> int:
+        """The number of the last record that was ever written, also where it is gone since."""
+        ...
