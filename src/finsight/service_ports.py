@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from finsight.domain.audit import Entry, Record
@@ -38,4 +39,30 @@ class AuditLog(Protocol):
 
     def written(self) -> int:
         """The number of the last record that was ever written, also where it is gone since."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a credential stands to its limit after a request.
+
+    :param amount: requests that it has in a window.
+    :param left: those that remain.
+    :param seconds: until there is room for more.
+    """
+
+    allowed: bool
+    amount: int
+    left: int
+    seconds: int
+
+
+class Windows(Protocol):
+    """Counts requests over sliding windows."""
+
+    def hit(self, who: str, action: str) -> Standing:
+        """Count one request, unless there is no room for it.
+
+        :raises UnreachableError: when the counts are kept elsewhere, and can't be reached.
+        """
         ...

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader
 
 from finsight.domain.access import Principal
+from finsight.service.permission import admit, admit_stranger, refuse_unknown
 from finsight.service.problems import Problem
 
 API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
@@ -17,14 +18,10 @@ LOCAL = "local"  # the tenant of a service that nobody has divided
 
 
 class Gate(Protocol):
-    """Knows credentials, and what they are good for."""
+    """Knows credentials."""
 
     def principal(self, key: str | None) -> Principal | None:
         """Who presents a credential; None where it is none of ours, has expired, or was taken back."""
-        ...
-
-    def allowed(self, principal: Principal, action: str) -> bool:
-        """Whether the policy lets somebody do something."""
         ...
 
 
@@ -39,10 +36,6 @@ class OneKey:
         good = key is not None and hmac.compare_digest(key.encode(), self._key)
         return Principal("admin", LOCAL, frozenset({"admin"})) if good else None
 
-    def allowed(self, principal: Principal, action: str) -> bool:  # noqa: ARG002
-        """See :class:`Gate`."""
-        return "admin" in principal.roles
-
 
 def may(action: str) -> Any:
     """The dependency of a route that is an ``action`` (``models.promote``): it gives the route the principal, or refuses.
@@ -54,20 +47,24 @@ def may(action: str) -> Any:
         gate: Gate = request.app.state.parts.gate
         principal = gate.principal(key)
         if principal is None:
+            refuse_unknown(request, action)
             raise Problem(401, "send a key in the header X-API-Key", headers={"WWW-Authenticate": "ApiKey"})
-        if not gate.allowed(principal, action):
-            raise Problem(403, f"{principal.subject} may not do {action}; an admin of this service can allow it")
+        admit(request, principal, action)
         return principal
 
     checked.action = action  # type: ignore[attr-defined]
     return Depends(checked)
 
 
-def anybody() -> Any:
-    """The dependency of a route that needs no credential."""
+def anybody(action: str = "") -> Any:
+    """The dependency of a route that needs no credential.
 
-    def open_to_all() -> None:
-        return None
+    :param action: what it is counted as, by the client's address; it is not counted without one.
+    """
+
+    def open_to_all(request: Request) -> None:
+        if action:
+            admit_stranger(request, action)
 
     open_to_all.action = "anybody"  # type: ignore[attr-defined]
     return Depends(open_to_all)
