@@ -32,9 +32,9 @@ class Badges:
         return Principal(subject, tenant, frozenset(filter(None, roles.split(","))), frozenset(filter(None, scopes.split(","))))
 
 
-def rules(limits: str = "", **given: Any) -> Rules:
+def rules(allowance: str = "", **given: Any) -> Rules:
     """Rules with the policy that is shipped, and all else in memory."""
-    return Rules(**{"policy": PolicyFile(), "limits": Limits(None, SlidingWindows(amounts(limits))), "audit": MemoryAuditLog(), **given})
+    return Rules(**{"policy": PolicyFile(), "limits": Limits(None, SlidingWindows(amounts(allowance))), "audit": MemoryAuditLog(), **given})
 
 
 def app_with(gate: Gate | None = None, held_to: Rules | None = None) -> FastAPI:

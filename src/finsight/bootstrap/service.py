@@ -36,9 +36,10 @@ def windows(redis: str | None = None) -> Windows:
 
     :raises ParamsError: when the setting is wrong.
     """
-    from finsight.adapters.windows import SlidingWindows, amounts
+    from finsight.adapters.windows import LeasedWindows, SlidingWindows, amounts
 
-    return SlidingWindows(amounts(load_settings().limits), _client(redis) if redis else None)
+    wanted = amounts(load_settings().limits)
+    return LeasedWindows(SlidingWindows(wanted, _client(redis))) if redis else SlidingWindows(wanted)
 
 
 def audit_log(redis: str) -> AuditLog:

@@ -71,10 +71,8 @@ class Recorder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            if scope["type"] == "lifespan":
-                await self._write(scope["app"].state.parts.rules.audit, self._folded.due(time.monotonic()))
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, self._until_the_end(scope, send))
             return
         seen, lost = False, False
 
@@ -95,6 +93,14 @@ class Recorder:
             if not seen:
                 await self._record(scope, 500)
             raise
+
+    def _until_the_end(self, scope: Scope, send: Send) -> Send:
+        async def ended(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):  # the server waits for nothing that comes later
+                await self._write(scope["app"].state.parts.rules.audit, self._folded.due(time.monotonic()))
+            await send(message)
+
+        return ended
 
     async def _record(self, scope: Scope, status: int) -> bool:
         """Write what an answer says; whether the answer may be given."""
