@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,11 +52,9 @@ def served(app: FastAPI) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=20)) as client:
-            for _ in range(500):
-                if server.started:
-                    break
-                threading.Event().wait(0.01)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            while thread.is_alive() and not server.started:
+                time.sleep(0.01)
             yield client
     finally:
         server.should_exit = True

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     """What `predict`, `score`, `explain` and `serve` ask of a bundle: ``any`` signature that counts, or one of no development key."""
 
     encryption_key: SecretStr | None = None
-    """An age identity (AGE-SECRET-KEY-1…) that what waits in the outbox is encrypted with; in the clear (mode 600) when unset."""
+    """An age identity (AGE-SECRET-KEY-1…) that encrypts what waits in the outbox, and the service's audit log; in the clear when unset."""
 
     def tracking_uri(self) -> str:
         """The MLflow address in use."""

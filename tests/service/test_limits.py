@@ -37,21 +37,21 @@ def document(answer: httpx.Response, status: int) -> dict[str, object]:
 
 
 def test_whoever_asks_too_often_is_told_when_to_come_back() -> None:
-    with served(app_with(held_to=rules("*=3/minute"))) as client:
+    with served(app_with(held_to=rules("*=3/day"))) as client:
         answers = [client.get("/v1/audit", headers=ANN) for _ in range(4)]
         assert [one.status_code for one in answers] == [200, 200, 200, 429]
         assert [one.headers["RateLimit-Remaining"] for one in answers] == ["2", "1", "0", "0"]
         assert {one.headers["RateLimit-Limit"] for one in answers} == {"3"}
         refused = answers[3]
         assert document(refused, 429)["type"] == "urn:finsight:problem:too-many-requests"
-        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert 1 <= int(refused.headers["Retry-After"]) <= 86_400
         assert refused.headers["Retry-After"] == refused.headers["RateLimit-Reset"]
         assert client.get("/v1/audit", headers=BOB).status_code == 200
         assert client.post("/v1/predict", headers=ANN, json={}).status_code == 422  # let in
 
 
 def test_wrong_credentials_are_counted_by_address_whatever_headers_say() -> None:
-    with served(app_with(held_to=rules("unknown=3/minute"))) as client:
+    with served(app_with(held_to=rules("unknown=3/day"))) as client:
         codes = [client.get("/v1/audit", headers={"X-API-Key": str(i), "X-Forwarded-For": f"192.0.2.{i}"}).status_code for i in range(5)]
         assert codes == [401, 401, 401, 429, 429]
         assert client.get("/v1/audit", headers=ANN).status_code == 200
@@ -59,7 +59,7 @@ def test_wrong_credentials_are_counted_by_address_whatever_headers_say() -> None
 
 
 def test_a_route_for_strangers_can_be_counted_too() -> None:
-    app = app_with(held_to=rules("auth.token=2/minute"))
+    app = app_with(held_to=rules("auth.token=2/day"))
     app.add_api_route("/token", lambda: "x", methods=["POST"], dependencies=[anybody("auth.token")])
     with served(app) as client:
         assert [client.post("/token").status_code for _ in range(3)] == [200, 200, 429]
@@ -103,19 +103,18 @@ def test_a_larger_body_is_refused_before_it_is_sent(small: httpx.Client, path: s
 def test_a_body_in_chunks_is_refused_as_soon_as_it_is_too_large(small: httpx.Client, path: str) -> None:
     sent = 0
 
-    def endless() -> Iterator[bytes]:
+    def long() -> Iterator[bytes]:
         nonlocal sent
-        while True:
-            sent += 1
+        for sent in range(1, 20_000):
             yield b'{"' if sent == 1 else b"x" * 100
 
     try:
-        answer = small.post(path, content=endless(), headers=ANN)
+        answer = small.post(path, content=long(), headers=ANN)
     except (httpx.WriteError, httpx.ReadError):
         pass  # the service has hung up while it was being sent to
     else:
         document(answer, 413)
-    assert 10 < sent < 100_000
+    assert 10 < sent < 19_999
     document(small.post(path, content=iter([b'{"', b"x" * 2000]), headers=ANN), 413)
 
 
@@ -149,7 +148,7 @@ def test_more_requests_at_once_are_sent_away_and_health_is_not() -> None:
 def test_while_redis_is_away_predictions_go_on_and_nothing_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     done = []
     with embedded(tmp_path / "redis") as address, Redis.from_url(address, socket_timeout=1) as client:
-        counted = amounts("predict=4/hour")
+        counted = amounts("predict=4/day")
         app = app_with(held_to=rules(limits=Limits(SlidingWindows(counted, client), SlidingWindows(counted)), audit=RedisAuditLog(client)))
         app.add_api_route("/change", lambda: done.append(1), methods=["POST"], dependencies=[may("keys.create")])
         with served(app) as http:

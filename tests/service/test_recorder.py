@@ -11,15 +11,20 @@ import httpx
 import pyrage
 import pytest
 from click.testing import CliRunner
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 from redis import Redis
+from starlette.requests import HTTPConnection
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
 
 from apps import app_with, rules, served
 from finsight.adapters.redis_audit import KEY, RedisAuditLog
 from finsight.cli import main
+from finsight.domain.access import Principal
 from finsight.domain.audit import Entry, check
 from finsight.errors import UnreachableError
 from finsight.service.access import anybody, may
+from finsight.service.permission import admit
 from finsight.service.problems import Problem
 from finsight.service.recorder import Folded
 from memory_audit import MemoryAuditLog
@@ -41,7 +46,7 @@ class Running:
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    app = app_with()
+    app = app_with(held_to=rules("unknown=30/day"))  # a day, since a minute may end within a test
     log = app.state.parts.rules.audit
 
     def broken() -> None:
@@ -56,6 +61,7 @@ def running() -> Iterator[Running]:
 
     for path, route in {"/keys": lambda: "made", "/broken": broken, "/conflict": conflict, "/lose": lose}.items():
         app.add_api_route(path, route, methods=["GET", "POST", "DELETE"], dependencies=[may("keys.create")])
+    app.add_api_route("/keys/{name}", lambda name: name, dependencies=[may("keys.read")])
     app.add_api_route("/open", lambda: "x", methods=["POST"], dependencies=[anybody()])
     with served(app) as client:
         yield Running(client, log, app)
@@ -135,10 +141,16 @@ def test_a_path_can_break_no_line(running: Running) -> None:
 
 def test_repeated_refusals_are_counted_and_not_written_one_by_one(running: Running) -> None:
     with ThreadPoolExecutor(4) as pool:
-        codes = list(pool.map(lambda i: running.client.get(f"/v1/audit?cursor={i}").status_code, range(100)))
+        codes = list(pool.map(lambda i: running.client.get(f"/keys/{i}").status_code, range(100)))
     assert codes.count(401) == 30
     assert codes.count(429) == 70
     assert sorted(one[2:] for one in running.outcomes) == [("refused", 401), ("refused", 429)]
+
+
+def test_what_somebody_known_was_refused_is_told_thing_by_thing(running: Running) -> None:
+    for name in ("a", "b", "a"):
+        assert running.client.get(f"/keys/{name}", headers=VIEWER).status_code == 403
+    assert [one.resource for one in running.log.entries] == ["/keys/a", "/keys/b"]
 
 
 def entry(i: int) -> Entry:
@@ -251,3 +263,40 @@ def test_the_command_verifies_and_shows(redis_url: str, tmp_path: Path, monkeypa
         assert (code, "record 1 is missing: the log ends with 0, and the anchor knows 3" in said) == (3, True)
     assert cli("verify")[0] == 0
     assert RedisAuditLog(Redis.from_url(redis_url)).written() == 0
+
+
+@pytest.mark.parametrize(
+    ("role", "status", "outcomes"),
+    [("admin", 101, []), ("viewer", 403, [("ann", "predict", "refused", 403)]), ("", 403, [("ann", "predict", "refused", 403)])],
+)
+def test_a_socket_that_is_refused_is_recorded(role: str, status: int, outcomes: list[tuple[str, str, str, int]]) -> None:
+    app = app_with()
+
+    def asked(connection: HTTPConnection) -> None:
+        admit(connection, Principal("ann", "acme", frozenset({role} - {""})), "predict")
+
+    async def socket(opened: WebSocket) -> None:
+        await opened.accept()
+        await opened.close(1000)
+
+    app.add_api_websocket_route("/ws", socket, dependencies=[Depends(asked)])
+    try:
+        with TestClient(app).websocket_connect("/ws") as opened:
+            assert opened.receive()["code"] == 1000
+            found = (101, "")
+    except WebSocketDenialResponse as refused:
+        found = (refused.status_code, refused.headers["content-type"])
+    assert found == (status, "" if status == 101 else "application/problem+json")
+    assert [(one.who, one.action, one.outcome, one.status) for one in app.state.parts.rules.audit.entries] == outcomes
+
+
+def test_a_socket_that_is_closed_before_it_opens_is_recorded() -> None:
+    app = app_with()
+
+    async def socket(opened: WebSocket) -> None:
+        await opened.close(1008)
+
+    app.add_api_websocket_route("/ws", socket)
+    with pytest.raises(WebSocketDisconnect), TestClient(app).websocket_connect("/ws"):
+        pass
+    assert [(one.action, one.outcome, one.status) for one in app.state.parts.rules.audit.entries] == [("GET /ws", "refused", 403)]

@@ -42,7 +42,7 @@ class Envelope:
         scope[REQUEST_ID] = given if _GOOD.fullmatch(given) else secrets.token_hex(8)
 
         async def enveloped(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = scope[REQUEST_ID]
                 headers.update(found.headers)
