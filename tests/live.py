@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -14,20 +16,19 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from finsight.domain.access import Principal
-from finsight.service.app import by_role, create_app
+from finsight.service.app import create_app, house_rules
 from finsight.service.client_address import networks
 from finsight.service.entrance import entrance
 from finsight.service.gate import Credentialing
 from finsight.service.parts import Parts
+from finsight.service.policy_file import DEFAULT, PolicyFile
 from finsight.settings import Settings
 
 ADMIN_KEY = "the-admins-own-key-for-tests"
 
 
-def policy(principal: Principal, action: str) -> bool:
-    """The service's own, and a scorer who may make keys: for what a maker can't give."""
-    return by_role(principal, action) or ("scorer" in principal.roles and action in {"keys.create", "keys.read", "keys.revoke"})
+# The service's own, and a scorer who may make keys: for what a maker can't give.
+POLICY = DEFAULT.read_text(encoding="utf-8").replace("own: [jobs.cancel]", "own: [jobs.cancel, keys.create, keys.read, keys.revoke]")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,12 @@ class Live:
 def live(redis_url: str, **settings: Any) -> Iterator[Live]:
     """A service with these settings."""
     chosen = Settings(**{"api_key": SecretStr(ADMIN_KEY), **settings})
-    gate, own, _ = entrance(chosen, "127.0.0.1", redis_url, policy)
-    app = create_app(Parts(None, gate, own, networks(chosen.trusted_proxies)))  # type: ignore[arg-type]
+    gate, own, _ = entrance(chosen, "127.0.0.1", redis_url)
+    with TemporaryDirectory() as folder:
+        policy = Path(folder, "policy.yaml")
+        policy.write_text(POLICY, encoding="utf-8")
+        held_to = replace(house_rules(chosen, redis_url), policy=PolicyFile(policy))
+    app = create_app(Parts(None, gate, held_to, own, networks(chosen.trusted_proxies)))  # type: ignore[arg-type]
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="debug", log_config=None, proxy_headers=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -70,6 +70,21 @@ class Settings(BaseSettings):
     oidc_tenant: str = ""
     """Tenant of tokens that name none; they are refused when unset."""
 
+    policy: Path | None = None
+    """The file that says who may do what at the service; the one that the service brings when unset."""
+
+    environment: str = "production"
+    """Where the service runs, for the conditions of its policy."""
+
+    limits: str = ""
+    """Requests of one credential in a time, where they differ from finsight.service.limits: ``predict=50/second; *=10/minute``."""
+
+    max_body: int = Field(default=8 * 2**20, ge=1)
+    """The largest body of a request, in bytes: 256 texts of 10,000 characters fit, in any script."""
+
+    max_at_once: int = Field(default=256, ge=1)
+    """Requests that one replica works on at once; beyond them it answers 503."""
+
     signing_key: SecretStr | None = None
     """Private key that bundles and their provenance are signed with: PEM, or the path of a PEM file; a development key when unset."""
 
@@ -83,7 +98,7 @@ class Settings(BaseSettings):
     """What `predict`, `score`, `explain` and `serve` ask of a bundle: ``any`` signature that counts, or one of no development key."""
 
     encryption_key: SecretStr | None = None
-    """An age identity (AGE-SECRET-KEY-1…) that what waits in the outbox is encrypted with; in the clear (mode 600) when unset."""
+    """An age identity (AGE-SECRET-KEY-1…) that encrypts what waits in the outbox, and the service's audit log; in the clear when unset."""
 
     def tracking_uri(self) -> str:
         """The MLflow address in use."""

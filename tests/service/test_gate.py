@@ -307,9 +307,8 @@ def test_serve_refuses_a_public_address_before_it_loads_anything(monkeypatch: py
 
 def test_without_a_key_of_the_admins_one_is_made_each_time(redis_url: str) -> None:
     from finsight.service.entrance import entrance
-    from live import policy
 
-    made = [entrance(Settings(), "127.0.0.1", redis_url, policy)[2] for _ in range(2)]
+    made = [entrance(Settings(), "127.0.0.1", redis_url)[2] for _ in range(2)]
     assert all(key and len(key) == 32 for key in made)
     assert made[0] != made[1]
-    assert entrance(Settings(api_key=SecretStr("x")), "127.0.0.1", redis_url, policy)[2] is None
+    assert entrance(Settings(api_key=SecretStr("x")), "127.0.0.1", redis_url)[2] is None

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pyrage
 
+from finsight.adapters.sealing import identity
 from finsight.errors import ArtifactError, ParamsError
 from finsight.files import atomic_file, json_text
 
@@ -35,13 +36,7 @@ class FileOutbox:
 
     def __init__(self, folder: Path, key: str | None = None) -> None:
         self._folder = folder
-        try:
-            self._identity = pyrage.x25519.Identity.from_str(key.strip()) if key else None
-        except pyrage.IdentityError:
-            raise ParamsError(
-                "FINSIGHT_ENCRYPTION_KEY: expected an age identity, AGE-SECRET-KEY-1…; `age-keygen` makes one, and so does "
-                '`python -c "import pyrage; print(pyrage.x25519.Identity.generate())"`'
-            ) from None
+        self._identity = identity(key) if key else None
 
     def put(self, name: str, files: Iterable[tuple[str, Path]], facts: Mapping[str, Any]) -> None:
         """See :class:`finsight.ports.Outbox`."""

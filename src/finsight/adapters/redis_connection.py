@@ -7,19 +7,23 @@ from contextlib import contextmanager
 from typing import Any
 
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from finsight.errors import ParamsError, UnreachableError
 
-SECONDS = 5  # to connect, and to wait for an answer
+SECONDS = 2  # to connect, and to wait for an answer: a prediction doesn't wait longer for its limit
 
 
-def connect(url: str) -> Any:
-    """A client that answers in text; it connects at the first use.
+def connect(url: str, text: bool = True) -> Any:
+    """A client that answers in text, or in bytes; it connects at the first use.
 
     :raises ParamsError: when the address is none.
     """
     try:
-        return Redis.from_url(url, decode_responses=True, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+        # A connection that was closed while it was idle is made anew.
+        once = Retry(NoBackoff(), 1)
+        return Redis.from_url(url, decode_responses=text, socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=once)
     except ValueError:  # its message may show the address, and that a password
         raise ParamsError("FINSIGHT_REDIS_URL: expected redis://, rediss:// or unix:// and an address") from None
 

@@ -29,14 +29,17 @@ def embedded(folder: Path) -> Iterator[str]:
     :raises UnreachableError: when it does not start, because another one runs over the folder or the file is damaged.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(folder), tempfile.TemporaryDirectory(prefix="finsight-") as run:  # a socket's path may have 107 characters
+    with _alone(folder) as lock, tempfile.TemporaryDirectory(prefix="finsight-") as run:  # a socket's path may have 107 characters
         socket = Path(run) / "redis.sock"
         options = {**_OPTIONS, "dir": str(folder.resolve()), "unixsocket": str(socket), "logfile": str(folder.resolve() / _LOG)}
         command = [_executable(), *(word for name, value in options.items() for word in (f"--{name}", value))]
         old = os.umask(0o077)
         try:
-            # A session of its own: a terminal's Ctrl-C ends the service first, which still writes.
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+            # A session of its own: a terminal's Ctrl-C ends the service first, which still writes. The lock is its own too: should we be
+            # killed, nobody starts a second one as long as it lives.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock]
+            )
         finally:
             os.umask(old)
         try:
@@ -48,12 +51,12 @@ def embedded(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[int]:
     """Two of them would write into one file: Redis itself does not look."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     except BlockingIOError:
         raise UnreachableError(
             f"{folder}: another service runs over it; stop that one, or set FINSIGHT_REDIS_URL to share a Redis"

@@ -15,7 +15,7 @@ from finsight.errors import ParamsError
 from finsight.settings import Settings, project_root
 
 if TYPE_CHECKING:
-    from finsight.service_ports import FailedAttempts, KeyStore, SigningKeys, Tickets, TokenIssuer
+    from finsight.service_ports import AuditLog, FailedAttempts, KeyStore, SigningKeys, Tickets, TokenIssuer, Windows
 
 WAYS = frozenset({"key", "token", "oidc"})
 REDIS = Path(".service/redis")
@@ -105,3 +105,28 @@ def token_issuer(settings: Settings, ways: frozenset[str]) -> TokenIssuer | None
 
     claims = Claims(settings.oidc_audience, settings.oidc_roles_claim, settings.oidc_tenant_claim, settings.oidc_tenant)
     return OidcIssuer(settings.oidc_issuer, claims)
+
+
+def windows(settings: Settings, redis: str | None = None) -> Windows:
+    """Limits as FINSIGHT_LIMITS has them, counted in Redis, or in this process alone.
+
+    :raises ParamsError: when the setting is wrong.
+    """
+    from finsight.adapters.redis_connection import connect
+    from finsight.adapters.windows import LeasedWindows, SlidingWindows, amounts
+
+    wanted = amounts(settings.limits)
+    return LeasedWindows(SlidingWindows(wanted, connect(redis, text=False))) if redis else SlidingWindows(wanted)
+
+
+def audit_log(settings: Settings, redis: str) -> AuditLog:
+    """The audit log, encrypted where FINSIGHT_ENCRYPTION_KEY is set.
+
+    :raises ParamsError: when the key is none.
+    """
+    from finsight.adapters.redis_audit import RedisAuditLog
+    from finsight.adapters.redis_connection import connect
+    from finsight.adapters.sealing import Seal
+
+    key = settings.encryption_key
+    return RedisAuditLog(connect(redis, text=False), Seal(key.get_secret_value()) if key else None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from finsight import __version__
+from finsight.cli.audit import audit
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.evaluation import compare, metrics, summary
 from finsight.cli.models import explain, fastest, predict, score, serve, tune
+from finsight.cli.policy import policy
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
 from finsight.cli.services import gc, mlflow, pull, push, storage
@@ -21,5 +23,5 @@ def main() -> None:
 
 MODELS = (tune, predict, score, explain, fastest, serve)
 REGISTRY = (models, registry, verify, lineage, reproduce)
-for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow):
+for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, policy, audit):
     main.add_command(command)

@@ -15,14 +15,16 @@ from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
 from finsight.domain.keys import LOCAL
-from finsight.service.client_address import address_of, is_loopback
+from finsight.errors import UnreachableError
+from finsight.service.client_address import client_of, is_loopback
+from finsight.service.permission import admit, admit_stranger, refuse_unknown
 from finsight.service.problems import Problem
+from finsight.service.remembered import ACTION, RememberedPrincipal
 
 API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of this service: `fsk_…`, or its admin's own.")
 BEARER = HTTPBearer(auto_error=False, description="A token of `POST /v1/auth/token`, or of the OpenID Connect issuer that is set.")
 ADMIN = Principal("admin", LOCAL, frozenset({"admin"}))
 """Who holds FINSIGHT_API_KEY; and everybody, where authentication is switched off."""
-Policy = Callable[[Principal, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,6 @@ class Gate(Protocol):
         """
         ...
 
-    def allowed(self, principal: Principal, action: str) -> bool:
-        """Whether the policy lets somebody do something."""
-        ...
-
 
 class OneKey:
     """A service with one key, whose holder may do everything."""
@@ -70,10 +68,6 @@ class OneKey:
         """See :class:`Gate`. Digests are compared: the time then says nothing, not even of the length."""
         given = sha256((presented.key or "").encode()).digest()
         return ADMIN if presented.key and hmac.compare_digest(given, self._key) else None
-
-    def allowed(self, principal: Principal, action: str) -> bool:  # noqa: ARG002
-        """See :class:`Gate`."""
-        return "admin" in principal.roles
 
 
 class OpenGate:
@@ -91,27 +85,26 @@ class OpenGate:
             raise Problem(403, "authentication is off, so that only this machine is answered, by its own name: localhost or 127.0.0.1")
         return ADMIN
 
-    def allowed(self, principal: Principal, action: str) -> bool:  # noqa: ARG002
-        """See :class:`Gate`."""
-        return True
-
 
 def admitted(connection: HTTPConnection, action: str, ticket: str | None = None) -> Principal:
     """Who asks, once it is known that they may; for requests and for the handshakes of sockets.
 
     :param ticket: of ``POST /v1/auth/ticket``, for browsers, whose sockets can't send a header.
     :raises Problem: 400, 401, 403 or 429.
+    :raises UnreachableError: when somebody who is only remembered would do more than predict, or what is done could not be recorded.
     """
     gate: Gate = connection.app.state.parts.gate
     principal = gate.principal(presented(connection, ticket))
     if principal is None:
+        refuse_unknown(connection, action)
         raise Problem(
             401,
             "send a good key in the header X-API-Key, or a good token as Authorization: Bearer",
             headers={"WWW-Authenticate": 'Bearer realm="finsight", ApiKey'},
         )
-    if not gate.allowed(principal, action):
-        raise Problem(403, f"{principal.subject} may not do {action}; an admin of this service can allow it")
+    if isinstance(principal, RememberedPrincipal) and action != ACTION:
+        raise UnreachableError("the service's Redis does not answer; until it is back there are only predictions")
+    admit(connection, principal, action)
     return principal
 
 
@@ -124,7 +117,7 @@ def presented(connection: HTTPConnection, ticket: str | None = None) -> Credenti
     bearers = [value.strip() for scheme, _, value in (line.partition(" ") for line in tokens) if scheme.lower() == "bearer"]
     if len(keys) + len(tokens) + (ticket is not None) > 1:
         raise Problem(400, "send one credential: X-API-Key, Authorization or a ticket")
-    address = address_of(connection, connection.app.state.parts.proxies)
+    address = client_of(connection)
     sites = [f"//{connection.headers.get('Host', '')}", *connection.headers.getlist("Origin")]
     names = tuple(_host(site) for site in sites)
     return Credentials(keys[0] if keys else None, bearers[0] if bearers else None, ticket, address, names)
@@ -164,11 +157,15 @@ def may_open(action: str) -> Any:
     return Depends(checked)
 
 
-def anybody() -> Any:
-    """The dependency of a route that needs no credential."""
+def anybody(action: str = "") -> Any:
+    """The dependency of a route that needs no credential.
 
-    def open_to_all() -> None:
-        return None
+    :param action: what it is counted as, by the client's address; it is not counted without one.
+    """
+
+    def open_to_all(request: Request) -> None:
+        if action:
+            admit_stranger(request, action)
 
     open_to_all.action = "anybody"  # type: ignore[attr-defined]
     return Depends(open_to_all)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from finsight.domain.access import Principal
 from finsight.domain.keys import ApiKey, digest_of
 from finsight.service.access import anybody, may
-from finsight.service.client_address import address_of
+from finsight.service.client_address import client_of
 from finsight.service.gate import Credentialing
 from finsight.service.parts import Parts
 from finsight.service.problems import Problem, ProblemDocument
@@ -127,19 +127,19 @@ async def form(request: Request) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-@router.post("/auth/token", dependencies=[anybody()], openapi_extra=_FORM, responses=_REFUSALS)
+@router.post("/auth/token", dependencies=[anybody("auth.token")], openapi_extra=_FORM, responses=_REFUSALS)
 def token(asked: Annotated[dict[str, str], Depends(form)], request: Request) -> TokenResponse:
     """Give a token for a key: OAuth 2.0 client credentials (RFC 6749, 4.4), by HTTP Basic or in the form."""
     parts: Parts = request.app.state.parts
     own = parts.own
-    if own is None or own.tokens is None:
+    if own.tokens is None:
         raise Problem(404, "tokens are switched off here (FINSIGHT_AUTH)")
     kind = asked.get("grant_type")
     if kind != "client_credentials":
         error = "unsupported_grant_type" if kind else "invalid_request"
         raise oauth_problem(error, "grant_type has to be client_credentials")
     id_, secret = _client(request, asked)
-    key = own.limited(address_of(request, parts.proxies), lambda: own.key(id_, secret))
+    key = own.limited(client_of(request), lambda: own.key(id_, secret))
     if key is None:
         raise _unknown_client()
     scopes = _narrowed(key, asked.get("scope"))

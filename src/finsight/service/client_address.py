@@ -40,6 +40,12 @@ def address_of(connection: HTTPConnection, trusted: Sequence[Network]) -> str:
     return found
 
 
+def client_of(connection: HTTPConnection) -> str:
+    """The same, with the proxies that the service trusts."""
+    proxies: tuple[Network, ...] = connection.app.state.parts.proxies
+    return address_of(connection, proxies)
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host's name or address is this machine's own, without asking a name server."""
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 
 from finsight.bootstrap.service import credential_stores, token_issuer, ways_in
-from finsight.service.access import Gate, OneKey, OpenGate, Policy
+from finsight.service.access import Gate, OneKey, OpenGate
 from finsight.service.gate import CredentialGate, Credentialing
 from finsight.service.tokens import LEEWAY, LIFETIME, Tokens
 from finsight.settings import Settings
 
 
-def entrance(settings: Settings, host: str, redis_url: str, policy: Policy) -> tuple[Gate, Credentialing, str | None]:
+def entrance(settings: Settings, host: str, redis_url: str) -> tuple[Gate, Credentialing, str | None]:
     """The gate, the makers of credentials, and the admin's key where it was made for this run because none is set.
 
     :param host: where the service is going to listen.
@@ -29,4 +29,4 @@ def entrance(settings: Settings, host: str, redis_url: str, policy: Policy) -> t
         return OpenGate(), own, None
     given = settings.api_key.get_secret_value() if settings.api_key else ""
     key = given or secrets.token_urlsafe(24)
-    return CredentialGate(own, policy, OneKey(key), "key" in ways, issuer), own, None if given else key
+    return CredentialGate(own, OneKey(key), "key" in ways, issuer), own, None if given else key

@@ -8,6 +8,8 @@ import secrets
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finsight.service.asked import ASKED, Asked
+
 REQUEST_ID = "finsight.request_id"
 """Where a request's scope keeps its correlation id."""
 HEADER = "X-Request-ID"
@@ -36,12 +38,14 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
+        scope[ASKED] = found = Asked()
         scope[REQUEST_ID] = given if _GOOD.fullmatch(given) else secrets.token_hex(8)
 
         async def enveloped(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = scope[REQUEST_ID]
+                headers.update(found.headers)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

@@ -11,9 +11,9 @@ from typing import TypeVar
 from finsight.domain.access import Principal
 from finsight.domain.keys import SUBJECT, ApiKey, digest_of, parts_of
 from finsight.errors import UnreachableError
-from finsight.service.access import Credentials, OneKey, Policy
+from finsight.service.access import Credentials, OneKey
 from finsight.service.problems import Problem
-from finsight.service.remembered import ACTION, Remembered, RememberedPrincipal
+from finsight.service.remembered import Remembered
 from finsight.service.tokens import Tokens, key_name
 from finsight.service_ports import FailedAttempts, KeyStore, Tickets, TokenIssuer
 
@@ -63,10 +63,8 @@ class CredentialGate:
     :param issuer: whose tokens are taken too.
     """
 
-    def __init__(
-        self, own: Credentialing, policy: Policy, admin: OneKey, keys_open: bool = True, issuer: TokenIssuer | None = None
-    ) -> None:
-        self._own, self._policy, self._admin, self._keys_open, self._issuer = own, policy, admin, keys_open, issuer
+    def __init__(self, own: Credentialing, admin: OneKey, keys_open: bool = True, issuer: TokenIssuer | None = None) -> None:
+        self._own, self._admin, self._keys_open, self._issuer = own, admin, keys_open, issuer
         self._remembered = Remembered()
 
     def principal(self, presented: Credentials) -> Principal | None:
@@ -86,15 +84,6 @@ class CredentialGate:
         if key is not None:
             self._remembered.note(key, found)
         return found
-
-    def allowed(self, principal: Principal, action: str) -> bool:
-        """See :class:`finsight.service.access.Gate`. A scope narrows, it never adds.
-
-        :raises UnreachableError: when somebody who is only remembered would do more than predict.
-        """
-        if isinstance(principal, RememberedPrincipal) and action != ACTION:
-            raise UnreachableError("the service's Redis does not answer; until it is back there are only predictions")
-        return (not principal.scopes or action in principal.scopes) and self._policy(principal, action)
 
     def _known(self, presented: Credentials) -> Principal | None:
         if presented.key is not None:

@@ -1,0 +1,62 @@
+"""Apps around parts that tests choose, over real HTTP."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from finsight.adapters.windows import SlidingWindows, amounts
+from finsight.domain.access import Principal
+from finsight.service.access import Credentials, Gate
+from finsight.service.app import create_app
+from finsight.service.gate import Credentialing
+from finsight.service.parts import Parts
+from finsight.service.policy_file import PolicyFile
+from finsight.service.rules import Limits, Rules
+from memory_audit import MemoryAuditLog
+from servers import free_port
+
+
+class Badges:
+    """Credentials that say who presents them: ``subject:tenant:role,role:scope,scope``."""
+
+    def principal(self, presented: Credentials) -> Principal | None:
+        subject, *rest = (presented.key or "").split(":")
+        if not rest:
+            return None
+        tenant, roles, scopes = [*rest, "", ""][:3]
+        return Principal(subject, tenant, frozenset(filter(None, roles.split(","))), frozenset(filter(None, scopes.split(","))))
+
+
+def rules(allowance: str = "", **given: Any) -> Rules:
+    """Rules with the policy that is shipped, and all else in memory."""
+    return Rules(**{"policy": PolicyFile(), "limits": Limits(None, SlidingWindows(amounts(allowance))), "audit": MemoryAuditLog(), **given})
+
+
+def app_with(gate: Gate | None = None, held_to: Rules | None = None, own: Credentialing | None = None) -> FastAPI:
+    """An app without a model, and without makers of credentials unless some are given: its routes answer as far as none is needed."""
+    return create_app(Parts(None, gate or Badges(), held_to or rules(), own))  # type: ignore[arg-type]
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[httpx.Client]:
+    """Run an app as the service does; a client of it."""
+    port = free_port()
+    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            while thread.is_alive() and not server.started:
+                time.sleep(0.01)
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(20)

@@ -1,0 +1,186 @@
+"""Each role × each route and socket of the app × what is one's own tenant's and another's.
+
+What is expected stands here, written by hand, and not in the policy's file. A route that the table does not know fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.routing import iter_route_contexts
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from apps import app_with, rules, served
+from finsight.bootstrap.service import credential_stores
+from finsight.domain.keys import ApiKey
+from finsight.domain.policy import ACTIONS
+from finsight.service.access import action_of, may
+from finsight.service.gate import Credentialing
+from finsight.service.tokens import Tokens
+from finsight.settings import load_settings
+
+VIEWER = {"me.read", "auth.ticket", "jobs.read", "experiments.read", "models.read", "lineage.read", "data.read"}
+SCORER = VIEWER | {"predict", "score", "jobs.create", "jobs.create.score", "jobs.cancel"}
+KINDS = {f"jobs.create.{kind}" for kind in ("train", "evaluate", "export", "register", "validate", "score", "tune")}
+TRAINER = SCORER | KINDS
+RELEASER = VIEWER | {"predict", "models.promote", "models.rollback"}
+ADMIN = TRAINER | RELEASER | {"keys.create", "keys.read", "keys.revoke", "audit.read", "metrics.read"}
+MAY: dict[str, set[str]] = {"viewer": VIEWER, "scorer": SCORER, "trainer": TRAINER, "releaser": RELEASER, "admin": ADMIN, "nobody": set()}
+ANYBODY = "anybody"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A route.
+
+    :param action: what it asks for; ``anybody`` where it asks for no credential.
+    :param names: for each tenant, what its path's parameters are, where it is about a thing of a tenant's.
+    :param body: what is sent; {} goes as far as the door, since what is wrong with it is told only to who may send it.
+    """
+
+    action: str
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    body: object = None
+
+
+KEYS = {"own": {"key_id": "a" * 24}, "other": {"key_id": "b" * 24}}
+ROUTES: dict[tuple[str, str], Row] = {
+    ("GET", "/openapi.json"): Row(ANYBODY),
+    ("GET", "/livez"): Row(ANYBODY),
+    ("GET", "/readyz"): Row(ANYBODY),
+    ("POST", "/v1/predict"): Row("predict", body={}),
+    ("GET", "/v1/audit"): Row("audit.read"),
+    ("POST", "/v1/auth/token"): Row(ANYBODY),
+    ("POST", "/v1/auth/ticket"): Row("auth.ticket"),
+    ("GET", "/v1/me"): Row("me.read"),
+    ("POST", "/v1/keys"): Row("keys.create", body={}),
+    ("GET", "/v1/keys"): Row("keys.read"),
+    ("POST", "/v1/keys/{key_id}/rotate"): Row("keys.create", KEYS, body={}),
+    ("DELETE", "/v1/keys/{key_id}"): Row("keys.revoke", KEYS),
+}
+
+
+def surface(app: FastAPI) -> dict[tuple[str, str], list[str]]:
+    """Every method and path, ``WS`` for a socket, with the actions that its dependencies ask for."""
+    found = {}
+    for route in iter_route_contexts(app.routes):
+        dependant = getattr(route, "dependant", None)
+        calls = [one.call for one in dependant.dependencies] if dependant else []
+        actions = [action for call in calls if call and (action := action_of(call))]
+        methods = set(getattr(route, "methods", None) or {"WS"}) - {"HEAD"}
+        found |= {(method, str(route.path)): actions for method in methods}
+    return found
+
+
+SURFACE = surface(app_with())
+
+
+def test_every_route_and_socket_is_in_the_table_and_asks_for_its_action() -> None:
+    assert SURFACE.keys() == ROUTES.keys()
+    for key, row in ROUTES.items():
+        assert SURFACE[key] == [row.action] or (row.action, SURFACE[key]) == (ANYBODY, []), key
+
+
+def test_each_action_of_the_table_is_one() -> None:
+    for action in {row.action for row in ROUTES.values()} - {ANYBODY}:
+        assert any(one == action or one.startswith(f"{action}.") for one in ACTIONS), action
+    assert set(ACTIONS) == ADMIN - {"jobs.create"}
+
+
+def test_a_route_or_socket_that_nobody_wrote_down_is_found() -> None:
+    app = app_with()
+
+    async def socket(opened: WebSocket) -> None:
+        await opened.accept()
+
+    app.add_api_websocket_route("/v1/ws/new", socket)
+    app.add_api_route("/v1/new", lambda: 1, methods=["DELETE"], dependencies=[may("keys.revoke")])
+    new = {key: actions for key, actions in surface(app).items() if key not in ROUTES}
+    assert new == {("WS", "/v1/ws/new"): [], ("DELETE", "/v1/new"): ["keys.revoke"]}
+
+
+@pytest.fixture(scope="module")
+def app(redis_server: str) -> FastAPI:
+    settings = load_settings()
+    stores = credential_stores(redis_server, settings, 1)
+    own = Credentialing(stores.keys, stores.tickets, stores.failures, Tokens(stores.keys, stores.signing))
+    amounts = "; ".join(f"{name}=100000/second" for name in ("*", "predict", "unknown", "auth.token"))
+    return app_with(held_to=rules(amounts), own=own)
+
+
+@pytest.fixture(autouse=True)
+def keys(app: FastAPI) -> None:
+    """A key of each tenant, which the case before may have ended."""
+    own: Credentialing = app.state.parts.own
+    for tenant, whose in (("acme", "own"), ("elsewhere", "other")):
+        id_ = KEYS[whose]["key_id"]
+        own.keys.add(ApiKey(id_, "a key", tenant, frozenset({"viewer"}), frozenset(), "0" * 64, 0.0, time.time() + 1000, "key:x"))
+
+
+@pytest.fixture(scope="module")
+def client(app: FastAPI) -> Iterator[httpx.Client]:
+    with served(app) as opened:
+        yield opened
+
+
+def asked(app: FastAPI, client: httpx.Client, method: str, path: str, row: Row, headers: dict[str, str]) -> int:
+    """The status of the answer; a socket that opens is a 101, one that is refused has the status of its refusal."""
+    if method != "WS":
+        return client.request(method, path, json=row.body, headers=headers).status_code
+    try:
+        with TestClient(app).websocket_connect(path, headers=headers):
+            return 101
+    except WebSocketDisconnect as closed:
+        return getattr(closed, "status_code", 403)
+
+
+@pytest.mark.parametrize("whose", ["own", "other"])
+@pytest.mark.parametrize("role", [*MAY, None])
+@pytest.mark.parametrize(("method", "path"), SURFACE)
+def test_a_role_may_what_the_table_says(app: FastAPI, client: httpx.Client, method: str, path: str, role: str | None, whose: str) -> None:
+    row = ROUTES[method, path]
+    key = {"X-API-Key": f"ann:{'acme' if whose == 'own' or row.names else 'other'}:{role}"} if role else {}
+    status = asked(app, client, method, path.format(**row.names.get(whose, {})), row, key)
+    if row.action == ANYBODY:
+        assert status in (200, 400)
+    elif role is None:
+        assert status == 401
+    elif row.action not in MAY[role]:
+        assert status == 403
+    elif row.names and whose == "other":
+        assert status == 404
+    else:
+        assert status not in (401, 403, 404, 429)
+        assert status < 500
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_scopes_close_what_they_do_not_name(app: FastAPI, client: httpx.Client, role: str) -> None:
+    for (method, path), row in ROUTES.items():
+        if row.action != ANYBODY:
+            narrowed = {"X-API-Key": f"ann:acme:{role}:data.read"}
+            status = asked(app, client, method, path.format(**row.names.get("own", {})), row, narrowed)
+            assert (status == 403) == (row.action != "data.read" or row.action not in MAY[role]), (method, path)
+
+
+def test_a_socket_is_asked_as_a_route_is() -> None:
+    """The way that the matrix asks sockets, on one that opens and one that does not."""
+    app = app_with()
+
+    async def socket(opened: WebSocket) -> None:
+        await opened.accept()
+
+    def closed() -> None:
+        raise WebSocketDisconnect(1008)
+
+    app.add_api_websocket_route("/open", socket)
+    app.add_api_websocket_route("/closed", socket, dependencies=[Depends(closed)])
+    with served(app) as client:
+        assert asked(app, client, "WS", "/open", Row(ANYBODY), {}) == 101
+        assert asked(app, client, "WS", "/closed", Row(ANYBODY), {}) == 403
