@@ -132,3 +132,5 @@ def test_without_a_key_of_ones_own_one_is_made_and_shown_once(finished: Project,
         answer = httpx.post(f"http://127.0.0.1:{port}/v1/predict", json={"texts": ["x"]}, headers={"X-API-Key": key})
         process.terminate()
     assert answer.status_code == 200
+    assert process.returncode == 0
+    assert "bye bye" in (finished.root / ".service/redis/redis.log").read_text()  # Redis ended with it

@@ -301,6 +301,7 @@ def test_switched_off_everybody_is_the_admin_and_only_on_loopback(redis_url: str
 
 def test_serve_refuses_a_public_address_before_it_loads_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINSIGHT_AUTH", "off")
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # pytest's own stays
     with pytest.raises(ParamsError, match="0.0.0.0 can be reached from other machines"):
         run(Path("there is no bundle here"), "0.0.0.0", 8080)
 

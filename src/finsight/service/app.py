@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,8 @@ def run(bundle: Path, host: str, port: int) -> None:
 
     :raises ParamsError: when a setting can't be, or would leave a public address open.
     """
+    # uvicorn sends itself the signal again once it has shut down; by default that ends us before Redis is told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings()
     bootstrap.ways_in(settings, host)  # before anything is loaded
     model, proxies = runtime.model(bundle), networks(settings.trusted_proxies)
