@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Redis of the service, ``redis://``, ``rediss://`` or ``unix://``; one of its own over ``.service/redis`` when unset."""
 
+    follow_seconds: float = Field(default=30.0, gt=0)
+    """How often a service that was started with an alias (``models:/finsight@champion``) looks where that points now."""
+
+    drain_seconds: float = Field(default=1.0, ge=0)
+    """How long a service that is told to end (SIGTERM) still takes requests while ``/readyz`` says that it is not ready."""
+
     api_key: SecretStr | None = None
     """Key that the service asks for; one is made at start and printed once when unset."""
 

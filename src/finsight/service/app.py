@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import click
-import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from finsight import __version__, runtime
-from finsight.service import health, predict
-from finsight.service.access import OneKey
+from finsight import __version__
+from finsight.service import health, metrics, predict
 from finsight.service.envelope import Envelope
+from finsight.service.meters import Measured
 from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
-from finsight.settings import Settings
 
 # What any route may answer beside its own; in the OpenAPI document.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (401, 403, 422, 429, 503)}
@@ -24,23 +21,23 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument}
 
 def create_app(parts: Parts) -> FastAPI:
     """The service around its parts: open routes of health, the rest below ``/v1``."""
-    app = FastAPI(title="FinSight", version=__version__, docs_url=None, redoc_url=None)  # both load scripts from elsewhere
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for running in parts.running:
+                await stack.enter_async_context(running())
+            yield
+
+    # Both pages of documentation load scripts from elsewhere.
+    app = FastAPI(title="FinSight", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.parts = parts
     add_problems(app)
     app.add_middleware(Envelope)
+    app.add_middleware(Measured, meters=parts.meters)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
     v1.include_router(predict.router)
     app.include_router(v1)
     return app
-
-
-def run(bundle: Path, host: str, port: int) -> None:
-    """Verify and load ``bundle``, then serve until interrupted; a key is made and printed when ``FINSIGHT_API_KEY`` is unset."""
-    model = runtime.model(bundle)
-    given = Settings().api_key
-    key = given.get_secret_value() if given else secrets.token_urlsafe(24)
-    if not given:
-        click.echo(f"X-API-Key for this run: {key}   (set FINSIGHT_API_KEY to choose one)")
-    click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
-    uvicorn.run(create_app(Parts(model, OneKey(key))), host=host, port=port, log_level="warning", server_header=False)

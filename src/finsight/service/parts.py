@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 
-from finsight.pipeline.predict import Model
 from finsight.service.access import Gate
+from finsight.service.meters import Meters
+from finsight.service.predictions import Predictions
+
+
+@dataclass(slots=True)
+class Life:
+    """Where the service is between start and end.
+
+    :param draining: it has been told to end, and answers what it has taken.
+    """
+
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Made once, before the app; the app keeps it as ``app.state.parts``."""
+    """Made once, before the app; the app keeps it as ``app.state.parts``.
 
-    model: Model
+    :param running: each is entered when the service starts and left when it ends, in the reverse order.
+    """
+
+    predictions: Predictions
     gate: Gate
+    meters: Meters = field(default_factory=Meters)
+    life: Life = field(default_factory=Life)
+    running: tuple[Callable[[], AbstractAsyncContextManager[None]], ...] = ()

@@ -1,0 +1,102 @@
+"""The service as a process: from a bundle to a server that ends well."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+import uvicorn
+
+from finsight import runtime
+from finsight.bootstrap import service as bootstrap
+from finsight.bundle import bundle_digest
+from finsight.ports import ModelVersion
+from finsight.service.access import Gate, OneKey
+from finsight.service.app import create_app
+from finsight.service.batching import Limits
+from finsight.service.following import Follower
+from finsight.service.meters import Meters
+from finsight.service.parts import Life, Parts
+from finsight.service.predictions import Predictions, Served
+from finsight.settings import Settings, load_settings
+
+LIMIT = 30  # seconds that requests under way have to end
+
+
+class Server(uvicorn.Server):
+    """Ends with 0 once all that it had taken is answered.
+
+    :param notice: seconds between SIGTERM, from when on ``/readyz`` says no, and taking no more: whoever sends requests here learns of it.
+    """
+
+    def __init__(self, config: uvicorn.Config, life: Life, notice: float) -> None:
+        super().__init__(config)
+        self._life, self._notice, self._ends = life, notice, 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """The first signal begins the end, the second cuts the notice short, the third everything. None is raised again after that."""
+        self.force_exit = self.should_exit
+        self.should_exit = self._life.draining
+        self._ends = time.monotonic() + self._notice
+        self._life.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """See :class:`uvicorn.Server`: whether to end, asked ten times a second."""
+        if self._life.draining and time.monotonic() >= self._ends:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def load(bundle: Path, version: ModelVersion | None) -> Served:
+    """A bundle made ready to be served: fetched, checked, opened, warm.
+
+    :raises ArtifactError: when it is not what it should be.
+    """
+    folder = bootstrap.checked_folder(bundle, version)
+    served = Served(runtime.model(folder), bundle_digest(folder), version.number if version else None)
+    served.warm()
+    return served
+
+
+def parts(bundle: Path, gate: Gate, settings: Settings, limits: Limits | None = None, keeps: bool = True) -> Parts:
+    """All that the app needs.
+
+    :param keeps: whether results are kept.
+    """
+    meters = Meters()
+    memory, shared = (bootstrap.memory_results(), bootstrap.shared_results()) if keeps else (None, None)
+    predictions = Predictions(load(bundle, bootstrap.version_now(bundle)), meters, limits or Limits(), memory, shared)
+    running = [predictions.running]
+    if bootstrap.follows(bundle):
+        follower = Follower(
+            predictions, meters, lambda: bootstrap.champion(bundle), lambda version: load(bundle, version), settings.follow_seconds
+        )
+        running.append(follower.running)
+    return Parts(predictions, gate, meters, running=tuple(running))
+
+
+def run(bundle: Path, host: str, port: int, keeps: bool = True) -> None:
+    """Verify and load ``bundle``, then serve until told to end; a key is made and printed when ``FINSIGHT_API_KEY`` is unset.
+
+    :param keeps: whether results are kept.
+    """
+    settings = load_settings()
+    key = settings.api_key.get_secret_value() if settings.api_key else secrets.token_urlsafe(24)
+    made = parts(bundle, OneKey(key), settings, keeps=keeps)
+    if not settings.api_key:
+        click.echo(f"X-API-Key for this run: {key}   (set FINSIGHT_API_KEY to choose one)")
+    click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
+    config = uvicorn.Config(
+        create_app(made),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client's address is the one that it connects from
+        timeout_graceful_shutdown=LIMIT,
+    )
+    Server(config, made.life, settings.drain_seconds).run()
