@@ -49,7 +49,7 @@ class Limits:
     lanes: int = 2
     texts: int = 64
     characters: int = 16_000
-    deadline: float = 0.004
+    deadline: float = 0.005
     waiting: int = 1024
 
 
@@ -138,8 +138,8 @@ class Batcher:
         self._begin()
 
     def _worth_waiting(self) -> float:
-        """Seconds to wait for company; 0 where none is expected or enough is there."""
-        if not self.busy or self.waiting >= self._size / 2:
+        """Seconds to wait for company; 0 or less where none is expected, enough is there, or the first has waited for long enough."""
+        if not self.busy or self.waiting >= self._size:
             return 0.0
         return self._queue[0].since + self.limits.deadline - time.monotonic()
 
