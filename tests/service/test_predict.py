@@ -1,60 +1,27 @@
 """Predictions, metrics and a good end over HTTP, as a client sees them."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import LABELS, Project
 from finsight.bundle import bundle_digest
 from finsight.service.predict import MAX_EXPLAINED, PredictResponse
-from servers import free_port, wait_for
-
-KEY = "a-key-for-tests"
-HEADERS = {"X-API-Key": KEY}
-TEXTS = ["Profit rose", "Sales fell by half"]
-
-
-@contextmanager
-def serving(root: Path, *options: str, **env: str) -> Iterator[tuple[httpx.Client, "subprocess.Popen[bytes]"]]:
-    """A service over a project; it must end with 0."""
-    port = free_port()
-    command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port), *options]
-    environment = {**os.environ, "FINSIGHT_API_KEY": KEY, "FINSIGHT_DRAIN_SECONDS": "0", **env}
-    process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/readyz", process)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=HEADERS, timeout=60) as client:
-            yield client, process
-        process.terminate()
-        assert process.wait(40) == 0
-    finally:
-        process.kill()
-        process.communicate()
+from serving import HEADERS, KEY, TEXTS, metric, serving
 
 
 @pytest.fixture(scope="module")
 def client(finished: Project) -> Iterator[httpx.Client]:
     with serving(finished.root) as (opened, _):
         yield opened
-
-
-def metric(client: httpx.Client, name: str, **labels: str) -> float:
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    found = [s.value for family in families for s in family.samples if s.name == name and labels.items() <= s.labels.items()]
-    return sum(found)
 
 
 def test_an_answer_is_what_the_document_says_and_names_the_bundle(client: httpx.Client, finished: Project) -> None:
@@ -171,6 +138,7 @@ def test_on_sigterm_it_says_so_answers_what_it_took_and_ends_with_0(finished: Pr
         time.sleep(0.3)
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["type"]) == (503, "urn:finsight:problem:draining")
+        assert ready.headers["Connection"] == "close"
         assert client.post("/v1/predict", json={"texts": TEXTS}).status_code == 200
         for thread in threads:
             thread.join()

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from finsight import __version__
 from finsight.service import health, metrics, predict
 from finsight.service.envelope import Envelope
+from finsight.service.life import LastAnswers
 from finsight.service.meters import Measured
 from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
@@ -34,6 +35,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     add_problems(app)
     app.add_middleware(Envelope)
+    app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)
     app.include_router(health.router)
     app.include_router(metrics.router)

@@ -7,18 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from finsight.service.access import Gate
+from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions
-
-
-@dataclass(slots=True)
-class Life:
-    """Where the service is between start and end.
-
-    :param draining: it has been told to end, and answers what it has taken.
-    """
-
-    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

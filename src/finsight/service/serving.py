@@ -18,8 +18,9 @@ from finsight.service.access import Gate, OneKey
 from finsight.service.app import create_app
 from finsight.service.batching import Limits
 from finsight.service.following import Follower
+from finsight.service.life import Life
 from finsight.service.meters import Meters
-from finsight.service.parts import Life, Parts
+from finsight.service.parts import Parts
 from finsight.service.predictions import Predictions, Served
 from finsight.settings import Settings, load_settings
 
