@@ -76,6 +76,7 @@ def until(what: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # MLflow's own
 def test_a_swap_under_load_fails_no_request_and_a_bad_champion_is_refused(
     finished: Project, copy_of: Callable[[Project], Project], capfd: pytest.CaptureFixture[str]
 ) -> None:
