@@ -149,6 +149,21 @@ def test_the_time_to_come_again_grows_with_what_waits() -> None:
     run(Limits(lanes=1, waiting=10), scenario)
 
 
+def test_a_slow_model_has_a_shorter_queue() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        batcher._rate = 10.0
+        compute = Lengths(open_=False)
+        asked = (batcher.ask(compute, [str(n)]) for n in range(1000))
+        tasks = await together(*asked)
+        refused = [task for task in tasks if task.done()]
+        assert len(refused) == 1000 - 1 - 30  # one is computed; three seconds' work waits
+        compute.gate.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(one) for one in found} == {FullError, np.ndarray}
+
+    run(Limits(lanes=1, texts=4, patience=3.0), scenario)
+
+
 def test_a_request_whose_client_is_gone_is_not_computed() -> None:
     compute = Lengths(open_=False)
 

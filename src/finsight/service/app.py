@@ -17,7 +17,7 @@ from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
 
 # What any route may answer beside its own; in the OpenAPI document.
-_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (401, 403, 422, 429, 503)}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 422, 429, 503)}
 
 
 def create_app(parts: Parts) -> FastAPI:

@@ -44,6 +44,7 @@ class Limits:
     :param characters: of a batch at most; one text may have more.
     :param deadline: seconds that a request waits for company at most.
     :param waiting: texts that may wait.
+    :param patience: seconds of work that may wait, at the present rate; two batches a lane may always.
     """
 
     lanes: int = 2
@@ -51,6 +52,7 @@ class Limits:
     characters: int = 16_000
     deadline: float = 0.005
     waiting: int = 1024
+    patience: float = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +96,7 @@ class Batcher:
         :raises FullError: when more texts wait than may; none of these is computed then.
         :raises Exception: what ``compute`` raised for a batch with one of these texts.
         """
-        if self.waiting and self.waiting + len(texts) > self.limits.waiting:
+        if self.waiting and not self._room(len(texts)):
             raise FullError(max(1, math.ceil(self.waiting / self._rate)) if self._rate else 1)
         asked = _Asked(compute, texts, asyncio.get_running_loop().create_future(), time.monotonic())
         self._queue.append(asked)
@@ -104,6 +106,10 @@ class Batcher:
             return await asked.answer
         finally:
             self._drop(asked)
+
+    def _room(self, texts: int) -> bool:
+        worth = max(2 * self.limits.lanes * self.limits.texts, self._rate * self.limits.patience) if self._rate else math.inf
+        return self.waiting < worth and self.waiting + texts <= self.limits.waiting
 
     def close(self) -> None:
         """Let go of the threads, once nothing is asked any more."""
