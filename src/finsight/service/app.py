@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 
 from finsight import __version__
 from finsight.service import health, metrics, predict
+from finsight.service.crowd import Crowd
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
 from finsight.service.meters import Measured
@@ -34,6 +35,7 @@ def create_app(parts: Parts) -> FastAPI:
     app = FastAPI(title="FinSight", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.parts = parts
     add_problems(app)
+    app.add_middleware(Crowd)  # the first that is added is the innermost
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)
