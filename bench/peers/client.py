@@ -38,8 +38,9 @@ async def main(url: str, bodies: list[bytes], seconds: float, clients: int, rate
                     good.append(1000 * (time.perf_counter() - began))
         except aiohttp.ClientConnectorError:
             statuses["closed"] += 1
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError) as error:
             statuses["lost"] += 1
+            print(f"lost: {error!r}", file=sys.stderr)
 
     async def again_and_again(session: aiohttp.ClientSession) -> None:
         while time.perf_counter() < end:

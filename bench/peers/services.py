@@ -48,6 +48,8 @@ class Service:
         after = os.times()
         if done.returncode:
             raise click.ClickException(f"{command[0]}: {(done.stderr or done.stdout).strip()[-500:]}")
+        if done.stderr:
+            click.echo("  " + done.stderr.splitlines()[0])
         found: dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         return {**found, "cores": cpu / found["seconds"], "rate": found["statuses"].get("200", 0) / found["seconds"]}

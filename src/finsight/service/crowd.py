@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from finsight.service.problems import WAIT, document
 
-MOST = 2048  # requests: more than may wait for a lane, each some 30 KB
+MOST = 512  # requests: more than lanes answer in a second or two, each some 30 KB; what is refused here costs least
 _ALWAYS = frozenset({"/livez", "/readyz", "/metrics"})  # a service that is busy is not dead
 
 

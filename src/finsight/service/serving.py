@@ -25,6 +25,7 @@ from finsight.service.predictions import Predictions, Served
 from finsight.settings import Settings, load_settings
 
 LIMIT = 30  # seconds that requests under way have to end
+IDLE = 75  # seconds a connection may be idle: longer than load balancers keep one, since whoever closes it may lose the other's request
 
 
 class Server(uvicorn.Server):
@@ -98,6 +99,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # a client's address is the one that it connects from
+        timeout_keep_alive=IDLE,
         timeout_graceful_shutdown=LIMIT,
     )
     Server(config, made.life, settings.drain_seconds).run()
