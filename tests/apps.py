@@ -3,21 +3,27 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
+from conftest import LABELS
 from finsight.adapters.windows import SlidingWindows, amounts
 from finsight.domain.access import Principal
+from finsight.pipeline.predict import Model
 from finsight.service.access import Credentials, Gate
 from finsight.service.app import create_app
 from finsight.service.gate import Credentialing
+from finsight.service.meters import Meters
 from finsight.service.parts import Parts
 from finsight.service.policy_file import PolicyFile
+from finsight.service.predictions import Predictions, Served
 from finsight.service.rules import Limits, Rules
 from memory_audit import MemoryAuditLog
 from servers import free_port
@@ -39,9 +45,25 @@ def rules(allowance: str = "", **given: Any) -> Rules:
     return Rules(**{"policy": PolicyFile(), "limits": Limits(None, SlidingWindows(amounts(allowance))), "audit": MemoryAuditLog(), **given})
 
 
+class Undecided:
+    """A classifier to whom all labels are equal."""
+
+    labels = LABELS
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.zeros((len(texts), len(LABELS)), dtype=np.float32)
+
+
+def predicting() -> dict[str, Any]:
+    """The parts of an app that predict, without a bundle."""
+    meters = Meters()
+    found = Predictions(Served(Model(Undecided(), {}, None, "fake"), "0" * 64), meters)
+    return {"predictions": found, "meters": meters, "running": (found.running,)}
+
+
 def app_with(gate: Gate | None = None, held_to: Rules | None = None, own: Credentialing | None = None) -> FastAPI:
-    """An app without a model, and without makers of credentials unless some are given: its routes answer as far as none is needed."""
-    return create_app(Parts(None, gate or Badges(), held_to or rules(), own))  # type: ignore[arg-type]
+    """An app around a model that knows nothing; without makers of credentials, unless some are given: no such route answers then."""
+    return create_app(Parts(gate=gate or Badges(), rules=held_to or rules(), own=own, **predicting()))  # type: ignore[arg-type]
 
 
 @contextmanager

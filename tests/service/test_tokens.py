@@ -73,7 +73,10 @@ def test_a_scope_narrows_a_token_and_never_widens_it(service: Live) -> None:
     made, free = service.make(scopes=["me.read", "predict"]), service.make()
     token = service.token(made, scope="predict")
     answer = service.me(Authorization=f"Bearer {token}")
-    assert (answer.status_code, answer.json()["detail"].split(":")[2]) == (403, " the credential is narrowed to predict; an admin of this service can allow it")
+    assert (answer.status_code, answer.json()["detail"].split(":")[2]) == (
+        403,
+        " the credential is narrowed to predict; an admin of this service can allow it",
+    )
     assert service.me(Authorization=f"Bearer {service.token(free, scope='me.read')}").json()["scopes"] == ["me.read"]
     for wrong in ("keys.create", "me.read keys.create", "ME.READ", "me.read  predict", "*", " "):
         refused(service.buy(made, scope=wrong), 400, "invalid_scope")

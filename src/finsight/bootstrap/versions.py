@@ -86,18 +86,40 @@ def bundle_folder(bundle: Path) -> Path:
 
     :raises ArtifactError: when its signature is not what is asked.
     """
+    if str(bundle).startswith(MODEL_URI):
+        return version_folder(*named_version(str(bundle)))
+    _check_signature(bundle)
+    return bundle
+
+
+def named_version(uri: str) -> tuple[Params, ModelVersion]:
+    """What ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names now, and the parameters with that registry's name.
+
+    :raises DataError: when there is none.
+    """
+    model, name = _named_version(uri)
+    params = load_params()
+    params = params.model_copy(update={"register_": params.register_.model_copy(update={"model": model})})
+    return params, model_version(params, name)
+
+
+def version_folder(params: Params, version: ModelVersion) -> Path:
+    """The folder of a version's bundle, in the cache; what FINSIGHT_REQUIRE_SIGNATURE asks of it is checked.
+
+    :raises ArtifactError: when it is not what was registered, or its signature not what is asked.
+    """
+    bundle = _kept(params, version)
+    _check_signature(bundle)
+    return bundle
+
+
+def _check_signature(bundle: Path) -> None:
     from finsight.pipeline.provenance import beside, require
 
     settings = load_settings()
-    if str(bundle).startswith(MODEL_URI):
-        model, name = _named_version(str(bundle))
-        params = load_params()
-        params = params.model_copy(update={"register_": params.register_.model_copy(update={"model": model})})
-        bundle = _kept(params, model_version(params, name))
     if settings.require_signature != "off":
         release = settings.require_signature == "release"
         require(bundle, beside(bundle), signer(signs=False, development=not release), release)
-    return bundle
 
 
 def _kept(params: Params, version: ModelVersion) -> Path:

@@ -159,10 +159,10 @@ def fastest(bundle: Path) -> None:
 @BUNDLE_OPTION
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True)
+@click.option("--cache/--no-cache", default=True, show_default=True, help="Whether results are kept.")
 @edge
-def serve(bundle: Path, host: str, port: int) -> None:
-    """Answer predictions over REST from an exported bundle."""
-    from finsight import located
-    from finsight.service.app import run
+def serve(bundle: Path, host: str, port: int, cache: bool) -> None:
+    """Answer predictions over REST from an exported bundle; one that an alias names (models:/finsight@champion) is followed."""
+    from finsight.service.serving import run
 
-    run(located(bundle), host, port)
+    run(bundle, host, port, cache)

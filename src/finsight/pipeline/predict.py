@@ -62,7 +62,10 @@ class Model:
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction a text, in their order."""
-        probs = self.probabilities(texts)
+        return self.read(self.probabilities(texts))
+
+    def read(self, probs: NDArray[np.float64]) -> list[Prediction]:
+        """What rows of probabilities (n, k) say, one prediction a row."""
         scores, labels = self.scores(probs), self.labels
         found = []
         for i, row in enumerate(probs):

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finsight.service.problems import document
 
-OPEN = ("/livez", "/readyz")  # whoever asks these decides whether the service is alive; it has to be told under load too
+OPEN = ("/livez", "/readyz", "/metrics")  # whoever asks these decides whether the service is alive; it has to be told under load too
 
 
 class BodyCap:

@@ -1,12 +1,14 @@
-"""Who is let in, as the settings say."""
+"""Who is let in, and what they are held to, as the settings say."""
 
 from __future__ import annotations
 
 import secrets
 
-from finsight.bootstrap.service import credential_stores, token_issuer, ways_in
+from finsight.bootstrap.service import audit_log, credential_stores, token_issuer, ways_in, windows
 from finsight.service.access import Gate, OneKey, OpenGate
 from finsight.service.gate import CredentialGate, Credentialing
+from finsight.service.policy_file import DEFAULT, PolicyFile
+from finsight.service.rules import Limits, Rules
 from finsight.service.tokens import LEEWAY, LIFETIME, Tokens
 from finsight.settings import Settings
 
@@ -30,3 +32,19 @@ def entrance(settings: Settings, host: str, redis_url: str) -> tuple[Gate, Crede
     given = settings.api_key.get_secret_value() if settings.api_key else ""
     key = given or secrets.token_urlsafe(24)
     return CredentialGate(own, OneKey(key), "key" in ways, issuer), own, None if given else key
+
+
+def house_rules(settings: Settings, redis: str) -> Rules:
+    """The rules of the settings.
+
+    :param redis: address of what the replicas share.
+    :raises ParamsError: when the policy, the limits or the encryption key are wrong.
+    """
+    return Rules(
+        PolicyFile(settings.policy or DEFAULT),
+        Limits(windows(settings, redis), windows(settings)),
+        audit_log(settings, redis),
+        settings.environment,
+        settings.max_body,
+        settings.max_at_once,
+    )

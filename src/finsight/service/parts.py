@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 
-from finsight.pipeline.predict import Model
 from finsight.service.access import Gate
 from finsight.service.client_address import Network
 from finsight.service.gate import Credentialing
+from finsight.service.life import Life
+from finsight.service.meters import Meters
+from finsight.service.predictions import Predictions
 from finsight.service.rules import Rules
 
 
@@ -17,10 +21,14 @@ class Parts:
 
     :param own: makes the service's own credentials.
     :param proxies: networks whose word for a client's address is taken.
+    :param running: each is entered when the service starts and left when it ends, in the reverse order.
     """
 
-    model: Model
+    predictions: Predictions
     gate: Gate
     rules: Rules
     own: Credentialing
     proxies: tuple[Network, ...] = ()
+    meters: Meters = field(default_factory=Meters)
+    life: Life = field(default_factory=Life)
+    running: tuple[Callable[[], AbstractAsyncContextManager[None]], ...] = ()

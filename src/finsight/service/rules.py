@@ -55,5 +55,5 @@ class Rules:
     limits: Limits
     audit: AuditLog
     environment: str = "production"
-    max_body: int = 8 * 2**20
-    max_at_once: int = 256
+    max_body: int = 32 * 2**20
+    max_at_once: int = 512

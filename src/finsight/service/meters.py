@@ -1,0 +1,89 @@
+"""What the service counts of itself, for Prometheus."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+UNKNOWN = "unknown"  # route of a request that fits none: its path is the client's, and there are many of those
+
+
+class Meters:
+    """One set an app; nothing here is told by a client, so there are few series."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # for every counter a series of when it began, which nothing reads
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        kept = self.registry
+        route = ["method", "route"]
+        self.requests = Counter("finsight_requests", "Requests that were answered.", [*route, "status"], registry=kept)
+        self.seconds = Histogram(
+            "finsight_request_seconds", "From a request's head to its whole answer.", route, buckets=_SECONDS, registry=kept
+        )
+        self.in_flight = Gauge("finsight_requests_in_flight", "Requests without their whole answer.", registry=kept)
+        self.batch = Histogram("finsight_batch_texts", "Texts that were computed together.", buckets=_TEXTS, registry=kept)
+        self.waiting = Gauge("finsight_texts_waiting", "Texts that no lane has begun with.", registry=kept)
+        self.lanes = Gauge("finsight_lanes_busy", "Batches that are being computed.", registry=kept)
+        self.refused = Counter("finsight_predictions_refused", "Requests that found too many texts waiting.", registry=kept)
+        self.gone = Counter("finsight_clients_gone", "Requests that were dropped since their client was gone.", registry=kept)
+        self.cache = Counter("finsight_result_cache", "Texts that were looked up among results.", ["cache", "found"], registry=kept)
+        self.swaps = Counter("finsight_model_swaps", "New champions, by what became of them.", ["outcome"], registry=kept)
+        self.model = Gauge("finsight_model_info", "1 for the bundle in service.", ["bundle", "version", "format"], registry=kept)
+
+    def looked_up(self, cache: str, hits: int, misses: int) -> None:
+        """Count what a cache had of some texts."""
+        self.cache.labels(cache, "yes").inc(hits)
+        self.cache.labels(cache, "no").inc(misses)
+
+    def serves(self, digest: str, version: int | None, name: str) -> None:
+        """Another bundle is in service."""
+        self.model.clear()
+        self.model.labels(digest, "" if version is None else str(version), name).set(1)
+
+
+class Measured:
+    """ASGI middleware around all others: counts each HTTP request by the template of its route."""
+
+    def __init__(self, app: ASGIApp, meters: Meters) -> None:
+        self._app, self._meters = app, meters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, began = 500, time.perf_counter()
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._meters.in_flight.inc()
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._meters.in_flight.dec()
+            method, route = _named(scope)
+            self._meters.requests.labels(method, route, str(status)).inc()
+            self._meters.seconds.labels(method, route).observe(time.perf_counter() - began)
+
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+def _named(scope: Scope) -> tuple[str, str]:
+    """Method and route of a request; a client may write what it likes for a method too."""
+    # FastAPI keeps a route's own path in scope["route"], and the one with the prefixes of its routers here.
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    return scope["method"] if scope["method"] in _METHODS else UNKNOWN, getattr(route, "path", UNKNOWN)

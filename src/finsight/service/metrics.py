@@ -1,0 +1,42 @@
+"""What the service counts, shown to Prometheus."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from finsight.service.access import admitted
+from finsight.service.parts import Parts
+
+router = APIRouter(tags=["health"])
+ACTION = "metrics.read"
+_PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # beside a proxy everybody comes from loopback
+
+
+def may_or_local(action: str) -> Any:
+    """The dependency of a route that is open to this host, and elsewhere an ``action``."""
+
+    def checked(request: Request) -> None:
+        if not _local(request):
+            admitted(request, action)
+
+    checked.action = action  # type: ignore[attr-defined]
+    return Depends(checked)
+
+
+def _local(request: Request) -> bool:
+    try:
+        host = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return False
+    return host.is_loopback and not any(name in request.headers for name in _PROXIED)
+
+
+@router.get("/metrics", dependencies=[may_or_local(ACTION)], response_class=Response)
+def metrics(request: Request) -> Response:
+    """Counters in the text format of Prometheus; open to this host, elsewhere to those who may ``metrics.read``."""
+    parts: Parts = request.app.state.parts
+    return Response(generate_latest(parts.meters.registry), media_type=CONTENT_TYPE_LATEST)

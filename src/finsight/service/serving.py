@@ -1,0 +1,116 @@
+"""The service as a process: from a bundle to a server that ends well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import FrameType
+
+import click
+import uvicorn
+
+from finsight import runtime
+from finsight.bootstrap import service as bootstrap
+from finsight.bundle import bundle_digest
+from finsight.ports import ModelVersion
+from finsight.service.app import create_app
+from finsight.service.batching import Limits
+from finsight.service.client_address import networks
+from finsight.service.entrance import entrance, house_rules
+from finsight.service.following import Follower
+from finsight.service.life import Life
+from finsight.service.meters import Meters
+from finsight.service.parts import Parts
+from finsight.service.predictions import Predictions, Served
+from finsight.settings import Settings, load_settings
+
+LIMIT = 30  # seconds that requests under way have to end
+Running = tuple[Callable[[], AbstractAsyncContextManager[None]], ...]
+IDLE = 75  # seconds a connection may be idle: longer than load balancers keep one, since whoever closes it may lose the other's request
+
+
+class Server(uvicorn.Server):
+    """Ends with 0 once all that it had taken is answered.
+
+    :param notice: seconds between SIGTERM, from when on ``/readyz`` says no, and taking no more: whoever sends requests here learns of it.
+    """
+
+    def __init__(self, config: uvicorn.Config, life: Life, notice: float) -> None:
+        super().__init__(config)
+        self._life, self._notice, self._ends = life, notice, 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """The first signal begins the end, the second cuts the notice short, the third everything. None is raised again after that."""
+        self.force_exit = self.should_exit
+        self.should_exit = self._life.draining
+        self._ends = time.monotonic() + self._notice
+        self._life.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """See :class:`uvicorn.Server`: whether to end, asked ten times a second."""
+        if self._life.draining and time.monotonic() >= self._ends:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def load(bundle: Path, version: ModelVersion | None) -> Served:
+    """A bundle made ready to be served: fetched, checked, opened, warm.
+
+    :raises ArtifactError: when it is not what it should be.
+    """
+    folder = bootstrap.checked_folder(bundle, version)
+    served = Served(runtime.model(folder), bundle_digest(folder), version.number if version else None)
+    served.warm()
+    return served
+
+
+def predictions(
+    bundle: Path, settings: Settings, meters: Meters, limits: Limits | None = None, keeps: bool = True
+) -> tuple[Predictions, Running]:
+    """What predicts with a bundle, and what has to run for it.
+
+    :param keeps: whether results are kept.
+    """
+    memory, shared = (bootstrap.memory_results(), bootstrap.shared_results()) if keeps else (None, None)
+    found = Predictions(load(bundle, bootstrap.version_now(bundle)), meters, limits or Limits(), memory, shared)
+    if not bootstrap.follows(bundle):
+        return found, (found.running,)
+    follower = Follower(found, meters, lambda: bootstrap.champion(bundle), lambda version: load(bundle, version), settings.follow_seconds)
+    return found, (found.running, follower.running)
+
+
+def run(bundle: Path, host: str, port: int, keeps: bool = True) -> None:
+    """Verify and load ``bundle``, then serve until told to end; a key is made and printed when ``FINSIGHT_API_KEY`` is unset.
+
+    :param keeps: whether results are kept.
+    :raises ParamsError: when a setting can't be, or would leave a public address open.
+    """
+    settings = load_settings()
+    bootstrap.ways_in(settings, host)  # before anything is loaded
+    proxies, meters = networks(settings.trusted_proxies), Meters()
+    found, running = predictions(bundle, settings, meters, keeps=keeps)
+    with bootstrap.redis(settings) as url:
+        gate, own, made = entrance(settings, host, url)
+        parts = Parts(found, gate, house_rules(settings, url), own, proxies, meters, running=running)
+        if made:
+            click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
+        click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
+        server(parts, host, port, settings.drain_seconds).run()
+
+
+def server(parts: Parts, host: str, port: int, notice: float) -> Server:
+    """A server of the app; see :class:`Server`."""
+    config = uvicorn.Config(
+        create_app(parts),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client's address is the one that it connects from
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=LIMIT,
+    )
+    return Server(config, parts.life, notice)
