@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Redis of the service, ``redis://``, ``rediss://`` or ``unix://``; one of its own over ``.service/redis`` when unset."""
 
+    experiments_remote: str = ""
+    """Git remote that workers push the experiments of jobs to; they stay in the worker's clone when unset."""
+
+    job_seconds: float = Field(default=24 * 3600.0, gt=0)
+    """Seconds that a job may take."""
+
     api_key: SecretStr | None = None
     """Key that the service asks for; one is made at start and printed once when unset."""
 

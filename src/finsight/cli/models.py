@@ -159,10 +159,11 @@ def fastest(bundle: Path) -> None:
 @BUNDLE_OPTION
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True)
+@click.option("--worker/--no-worker", default=True, show_default=True, help="Run jobs here too, where FINSIGHT_REDIS_URL is unset.")
 @edge
-def serve(bundle: Path, host: str, port: int) -> None:
-    """Answer predictions over REST from an exported bundle."""
+def serve(bundle: Path, host: str, port: int, worker: bool) -> None:
+    """Answer predictions over REST from an exported bundle, and run the pipeline's jobs."""
     from finsight import located
     from finsight.service.app import run
 
-    run(located(bundle), host, port)
+    run(located(bundle), host, port, worker)

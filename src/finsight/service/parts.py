@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from finsight.pipeline.predict import Model
 from finsight.service.access import Gate
+from finsight.service.jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +15,4 @@ class Parts:
 
     model: Model
     gate: Gate
+    jobs: Jobs | None = None
