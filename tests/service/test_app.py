@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -120,11 +120,12 @@ def test_a_tampered_bundle_is_not_served(finished: Project, tmp_path) -> None:
     assert done.stderr.startswith("error: models/bundle/tokenizer.json: SHA-256 is")
 
 
-def test_without_a_key_of_ones_own_one_is_made_and_shown_once(finished: Project) -> None:
+def test_without_a_key_of_ones_own_one_is_made_and_shown_once(copy_of: Callable[[Project], Project], finished: Project) -> None:
+    project = copy_of(finished)  # whose Redis is its own
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if k != "FINSIGHT_API_KEY"} | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, cwd=finished.root, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         key = process.stdout.readline().split()[4]
         wait_for(f"http://127.0.0.1:{port}/readyz", process)  # type: ignore[arg-type]

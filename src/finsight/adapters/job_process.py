@@ -65,6 +65,7 @@ class JobProcess:
         self._told.touch()
         self._read = 0
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
+        leash.adopt_orphans()
         with locked(starting) as self._starting:
             # In a session of its own: a terminal's Ctrl-C is the worker's to pass on.
             self._process = subprocess.Popen(
@@ -81,9 +82,10 @@ class JobProcess:
 
     def poll(self) -> int | None:
         """The exit code, once it has ended and all that it wrote is there to be fetched."""
-        if self._reader.is_alive() or not self._lines.empty():
-            return None
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None and code < 0:
+            leash.kill_below()  # the leash itself was killed, by a machine that had no memory left
+        return None if self._reader.is_alive() or not self._lines.empty() else code
 
     def said(self) -> list[dict[str, Any]]:
         """What it said since the last call: log lines, stages, and what finsight.events wrote."""

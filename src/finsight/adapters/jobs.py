@@ -172,7 +172,7 @@ class RepositoryJobs:
         """Remove what a killed run of DVC's has left: its stash, which the next run would take for its own, and its copy of the tree."""
         git.drop_stash(self._root, experiment)
         folder = self._root / ".dvc/tmp/exps"
-        for note in folder.rglob("*.run"):
+        for note in list(folder.rglob("*.run")):  # folders are about to go
             with contextlib.suppress(OSError, ValueError):
                 about = json.loads(note.read_text(encoding="utf-8"))
                 copy = Path(about["root_dir"])

@@ -23,18 +23,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _POLL = 0.05  # seconds
 
 
 def main(silence: float, command: Sequence[str]) -> int:
     """Run it; its exit code, as a shell's where a signal ended it."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc:
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
 
     def tied() -> None:
-        if libc:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # should this process itself be killed
+        if _LIBC:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # should this process itself be killed
 
     owner = sys.stdin.fileno()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=tied)
@@ -53,15 +52,21 @@ def main(silence: float, command: Sequence[str]) -> int:
                     break
                 heard = time.monotonic()
     finally:
-        kill_all(child.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        kill_below()
     code = child.wait()
     return code if code >= 0 else 128 - code
 
 
-def kill_all(group: int) -> None:
-    """Kill a process group, and every process below this one until there is none."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+def adopt_orphans() -> None:
+    """Become the new parent of every orphan below this process, which would else be out of sight."""
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_below() -> None:
+    """Kill every process below this one, until there is none."""
     while below := _below(os.getpid()):
         for process in below:
             with contextlib.suppress(ProcessLookupError):
