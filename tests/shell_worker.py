@@ -1,4 +1,4 @@
-"""python shell_worker.py REDIS LEASE SECONDS: a worker whose jobs are shell scripts, the parameter ``script``."""
+"""python shell_worker.py REDIS LEASE SECONDS [GPU …]: a worker whose jobs are shell scripts, the parameter ``script``."""
 
 import sys
 from pathlib import Path
@@ -18,4 +18,4 @@ def work(job: Job) -> Work:
 
 
 with stop_signal() as stop:
-    Worker(RedisQueue(url, lease, pause=0.1), work).run(stop)
+    Worker(RedisQueue(url, lease, pause=0.1), work, sys.argv[4:]).run(stop)

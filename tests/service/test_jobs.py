@@ -87,7 +87,8 @@ class Small:
         return subprocess.run(["git", *command], cwd=self.root, capture_output=True, text=True, check=True).stdout
 
     def post(self, kind: str, parameters: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
-        return self.http.post("/v1/jobs", json={"kind": kind, "parameters": parameters or {}}, headers=headers)
+        body = json.dumps({"kind": kind, "parameters": parameters or {}})
+        return self.http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json", **headers})
 
     def ended(self, job: str, seconds: float = 150) -> dict[str, Any]:
         end = time.monotonic() + seconds
@@ -190,6 +191,14 @@ def test_a_training_is_an_experiment_that_is_followed_live(small: Small, worker:
     assert (again.status_code, again.json()["id"]) == (200, job)
 
 
+def test_experiments_that_start_at_once_do_not_take_each_others_parameters(small: Small, worker: Callable[[], Any]) -> None:
+    rates = {small.post("train", {"train.lr": rate, "train.save_every": 1}).json()["id"]: rate for rate in (1e-05, 2e-05)}
+    worker()
+    worker()
+    found = {job: small.ended(job) for job in rates}
+    assert {job: (done["metrics"]["lr"], done["attempt"]) for job, done in found.items()} == {job: (rate, 1) for job, rate in rates.items()}
+
+
 @pytest.mark.long
 def test_a_worker_killed_in_the_middle_leaves_nothing_and_its_experiment_is_made_once(small: Small, worker: Callable[[], Any]) -> None:
     small.queue.close()
@@ -251,6 +260,8 @@ def test_cancelling_over_rest(small: Small, worker: Callable[[], Any]) -> None:
         ("score", {"output": "x"}, "output: no parameter of score"),
         ("score", {"input": f"{'0' * 64}.csv", "text": "--graph"}, "text: expected the name of a column"),
         ("nothing", {}, "body.kind: "),
+        ("train", {"\ud800": 1}, "body.parameters.?"),
+        ("train", {"ingest.corpora": ["\ud800"]}, "body.parameters.ingest.corpora"),
         ("train", {"train.lr": {"a": 1}}, "body.parameters.train.lr"),
     ],
 )

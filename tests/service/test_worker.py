@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ TREE = f"setsid sh -c '{BEAT.format(n=40)}' & {BEAT.format(n=25)}; wait"
 
 
 @contextmanager
-def worker(url: str, folder: Path, lease: float = 15, seconds: float = 60) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, str(Path(__file__).parents[1] / "shell_worker.py"), url, str(lease), str(seconds)]
+def worker(url: str, folder: Path, lease: float = 15, seconds: float = 60, gpus: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, str(Path(__file__).parents[1] / "shell_worker.py"), url, str(lease), str(seconds), *gpus]
     environment = {**os.environ, "PYTHONPATH": str(Path(finsight.__file__).parents[1])}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -169,6 +170,30 @@ def test_two_workers_run_one_job_each_at_once(queue: RedisQueue, redis_url: str,
     assert len(spans) == 4
     at_once = [sum(start <= first <= end for start, end in spans) for first, _ in spans]
     assert max(at_once) == 2
+
+
+def test_a_gpu_is_one_jobs_at_a_time(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
+    jobs = [ask(queue, f"echo on $CUDA_VISIBLE_DEVICES; {BEAT.format(n=10)}", n) for n in range(3)]
+    with worker(redis_url, tmp_path, gpus=["GPU-1"]), worker(redis_url, tmp_path, gpus=["GPU-1"]):
+        assert [ended(queue, job).state for job in jobs] == [State.SUCCEEDED] * 3
+    assert [log(queue, job) for job in jobs] == [["on GPU-1"]] * 3
+    spans = sorted((when[0], when[-1]) for when in beats(tmp_path).values())
+    assert all(one[1] < other[0] for one, other in pairwise(spans))
+
+
+def test_gpus_are_those_of_the_driver_that_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsight.adapters.gpus import gpus
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus() == []
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho '0, GPU-aa11'\necho '1, GPU-bb22'\n")
+    driver.chmod(0o755)
+    assert gpus() == ["GPU-aa11", "GPU-bb22"]
+    for visible, found in {"1": ["GPU-bb22"], "GPU-aa": ["GPU-aa11"], "": [], "0,1": ["GPU-aa11", "GPU-bb22"]}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert gpus() == found
 
 
 def test_the_log_is_whole_and_in_order_for_a_reader_that_comes_again_and_again(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:

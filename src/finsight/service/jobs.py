@@ -25,7 +25,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.")]
 Cursor = Annotated[str, Query(pattern=r"^(\d{1,19}-\d{1,19})?$", description="Only what comes after it; empty: from the beginning.")]
 Value = bool | int | float | str | None
-Parameters = Annotated[dict[Annotated[str, Field(max_length=100)], Value | list[Value]], Field(max_length=100)]
+Parameters = Annotated[dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]], Field(max_length=100)]
 
 
 @dataclass(frozen=True, slots=True)

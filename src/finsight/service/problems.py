@@ -69,7 +69,7 @@ def document(request: Request, status: int, detail: str, kind: str | None = None
         "type": f"urn:finsight:problem:{kind}" if kind else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": detail.encode("utf-8", "replace").decode(),  # it may repeat what a client sent, which JSON can make half a character
         "correlation_id": request.scope.get(REQUEST_ID, ""),
     }
     return JSONResponse(content, status, headers, MEDIA_TYPE)
