@@ -221,6 +221,7 @@ def test_a_worker_killed_in_the_middle_leaves_nothing_and_its_experiment_is_made
     assert not [path for path in (small.root / ".dvc/tmp/exps/standalone").iterdir() if path.name.startswith("tmp")]
 
 
+@pytest.mark.long
 def test_cancelling_over_rest(small: Small, worker: Callable[[], Any]) -> None:
     worker()
     job = small.post("train", {"train.save_every": 3000}).json()["id"]

@@ -121,6 +121,8 @@ class Attempt:
             return Outcome(Ending.BROKEN, describe(error))
 
     def _run(self, command: Sequence[str], work: Work, folder: Path, until: float) -> Outcome | None:
+        if not self._held():
+            return None
         environment = {**work.environment, **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
         process = JobProcess(command, work.cwd, environment, Path(tempfile.mkdtemp(dir=folder)), self.lease.seconds / 2, work.starting)
         why, kill_at, lost = None, float("inf"), False
@@ -132,7 +134,7 @@ class Attempt:
                 if word is Word.LOST:
                     lost = True
                     return None
-                if why is None and (why := self._reason(word, now, until, work.seconds)):
+                if why is None and code is None and (why := self._reason(word, now, until, work.seconds)):
                     process.ask_to_end()
                     kill_at = now + GRACE
                 if now > kill_at:
@@ -144,6 +146,13 @@ class Attempt:
             process.close()
             if not lost:  # else another attempt may be at work there
                 work.cleared()
+
+    def _held(self) -> bool:
+        """Whether the job is still this worker's, asked before anything of it is started."""
+        now = time.monotonic()
+        word = self.queue.tell(self.lease, self.number)
+        self.number, self.heard = self.number + 1, now
+        return word is not Word.LOST
 
     def _tell(self, process: JobProcess) -> Word:
         """Say what is new, and what could not be said before; the word of the queue."""
