@@ -20,6 +20,7 @@ from finsight.pipeline.predict import Model
 from finsight.service.access import Credentials, Gate
 from finsight.service.app import create_app
 from finsight.service.gate import Credentialing
+from finsight.service.jobs import Jobs
 from finsight.service.meters import Meters
 from finsight.service.parts import Parts
 from finsight.service.policy_file import PolicyFile
@@ -61,9 +62,9 @@ def predicting() -> dict[str, Any]:
     return {"predictions": found, "meters": meters, "running": (found.running,)}
 
 
-def app_with(gate: Gate | None = None, held_to: Rules | None = None, own: Credentialing | None = None) -> FastAPI:
+def app_with(gate: Gate | None = None, held_to: Rules | None = None, own: Credentialing | None = None, jobs: Jobs | None = None) -> FastAPI:
     """An app around a model that knows nothing; without makers of credentials, unless some are given: no such route answers then."""
-    return create_app(Parts(gate=gate or Badges(), rules=held_to or rules(), own=own, **predicting()))  # type: ignore[arg-type]
+    return create_app(Parts(gate=gate or Badges(), rules=held_to or rules(), own=own, jobs=jobs, **predicting()))  # type: ignore[arg-type]
 
 
 @contextmanager

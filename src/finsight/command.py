@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from finsight.environment import quiet
-from finsight.errors import FinsightError
+from finsight.errors import FinsightError, StoppedError, UnreachableError
+from finsight.events import say
 
 PATH = click.Path(path_type=Path)
 
@@ -50,6 +51,7 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # whoever read has had enough, as `head` has; click ends quietly
         except (FinsightError, OSError) as error:
+            say("error", error=describe(error), passing=isinstance(error, (UnreachableError, StoppedError, OSError)))
             if debug:
                 raise
             click.secho(f"error: {describe(error)}", fg="red", err=True)

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=1.0, ge=0)
     """How long a service that is told to end (SIGTERM) still takes requests while ``/readyz`` says that it is not ready."""
 
+    experiments_remote: str = ""
+    """Git remote that workers push the experiments of jobs to; they stay in the worker's clone when unset."""
+
+    job_seconds: float = Field(default=24 * 3600.0, gt=0)
+    """Seconds that a job may take."""
+
     api_key: SecretStr | None = None
     """The admin's own key; one is made at start and printed once when unset."""
 

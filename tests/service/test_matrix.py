@@ -17,11 +17,14 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from apps import app_with, rules, served
+from finsight.adapters.redis_queue import RedisQueue
 from finsight.bootstrap.service import credential_stores
+from finsight.domain.jobs import Kind, Limits, Order
 from finsight.domain.keys import ApiKey
 from finsight.domain.policy import ACTIONS
 from finsight.service.access import action_of, may
 from finsight.service.gate import Credentialing
+from finsight.service.jobs import Jobs
 from finsight.service.tokens import Tokens
 from finsight.settings import load_settings
 
@@ -50,11 +53,17 @@ class Row:
 
 
 KEYS = {"own": {"key_id": "a" * 24}, "other": {"key_id": "b" * 24}}
+JOBS: dict[str, dict[str, str]] = {"own": {"job": "a" * 32}, "other": {"job": "b" * 32}}  # what their ids are is known later
 ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/openapi.json"): Row(ANYBODY),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
     ("POST", "/v1/predict"): Row("predict", body={}),
+    ("POST", "/v1/jobs"): Row("jobs.create", body={}),
+    ("GET", "/v1/jobs"): Row("jobs.read"),
+    ("GET", "/v1/jobs/{job}"): Row("jobs.read", JOBS),
+    ("GET", "/v1/jobs/{job}/log"): Row("jobs.read", JOBS),
+    ("DELETE", "/v1/jobs/{job}"): Row("jobs.cancel", JOBS),
     ("GET", "/metrics"): Row("metrics.read"),
     ("GET", "/v1/audit"): Row("audit.read"),
     ("POST", "/v1/auth/token"): Row(ANYBODY),
@@ -112,16 +121,19 @@ def app(redis_server: str) -> FastAPI:
     stores = credential_stores(redis_server, settings, 1)
     own = Credentialing(stores.keys, stores.tickets, stores.failures, Tokens(stores.keys, stores.signing))
     amounts = "; ".join(f"{name}=100000/second" for name in ("*", "predict", "unknown", "auth.token"))
-    return app_with(held_to=rules(amounts), own=own)
+    jobs = Jobs(RedisQueue(redis_server), lambda kind, parameters, tenant, owner: Order(kind, parameters, tenant, owner))
+    return app_with(held_to=rules(amounts), own=own, jobs=jobs)
 
 
 @pytest.fixture(autouse=True)
-def keys(app: FastAPI) -> None:
-    """A key of each tenant, which the case before may have ended."""
+def things(app: FastAPI) -> None:
+    """A key and a job of each tenant, which the case before may have ended."""
     own: Credentialing = app.state.parts.own
+    queue: RedisQueue = app.state.parts.jobs.queue
     for tenant, whose in (("acme", "own"), ("elsewhere", "other")):
         id_ = KEYS[whose]["key_id"]
         own.keys.add(ApiKey(id_, "a key", tenant, frozenset({"viewer"}), frozenset(), "0" * 64, 0.0, time.time() + 1000, "key:x"))
+        JOBS[whose]["job"] = queue.submit(Order(Kind.SCORE, {}, tenant, "ann"), "", Limits(1000, 1000))[0].id
 
 
 @pytest.fixture(scope="module")

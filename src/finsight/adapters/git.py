@@ -90,6 +90,61 @@ def lines(root: Path, *arguments: str) -> list[str]:
     return said.splitlines()
 
 
+def revision(root: Path) -> str:
+    """The commit that is checked out.
+
+    :raises DataError: when there is none.
+    """
+    found = _git(root, "rev-parse", "--verify", "HEAD")
+    if found is None:
+        raise DataError(f"{root}: no git checkout with a commit; jobs run in one")
+    return found.strip()
+
+
+def committed(root: Path, path: str) -> str:
+    """A file as it is committed.
+
+    :raises DataError: when it is not.
+    """
+    found = show(root, "HEAD", path)
+    if found is None:
+        raise DataError(f"{path}: not committed in {root}; jobs run in a git checkout with the project in it")
+    return found
+
+
+def show(root: Path, revision: str, path: str) -> str | None:
+    """A file of a revision; None where it has none."""
+    return _git(root, "show", f"{revision}:{path}")
+
+
+def uncommitted(root: Path) -> list[str]:
+    """Files in git that shape a result and are changed since the last commit."""
+    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--", *SHAPING, "params.yaml")
+    return ["what `git status` can't tell"] if found is None else sorted(entry[3:] for entry in found.split("\0") if entry)
+
+
+def tracked(root: Path, *paths: str) -> bool:
+    """Whether any of these files, folders or patterns is in the last commit or staged for the next."""
+    return bool(_git(root, "ls-files", "-z", "--", *paths))
+
+
+def experiment(root: Path, name: str) -> str | None:
+    """The commit of an experiment of DVC's by its name; None where there is none."""
+    found = (_git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps") or "").split("\n")
+    return next((line.split()[1] for line in found if line.partition(" ")[0].rpartition("/")[2] == name), None)
+
+
+def drop_stash(root: Path, experiment: str) -> None:
+    """Remove what DVC has stashed for an experiment that never began."""
+    stash = "refs/exps/stash"
+    listed = (_git(root, "reflog", "show", "--format=%gd %gs", stash) or "").splitlines()
+    mine = [line.partition(" ")[0] for line in listed if line.endswith(f":{experiment}")]
+    for entry in reversed(mine):  # the numbers of the newer ones don't move
+        _git(root, "reflog", "delete", "--rewrite", "--updateref", entry)
+    if mine and len(mine) == len(listed):
+        _git(root, "update-ref", "-d", stash)
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         # A path may be in any encoding.

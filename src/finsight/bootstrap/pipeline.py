@@ -108,19 +108,20 @@ def registry(params: Params) -> ModelRegistry:
 
 
 def tracked(params: Params) -> Tracked:
-    """An observer that follows a training run in the tracker and survives its outage."""
+    """An observer that follows a training run in the tracker, survives its outage, and tells whoever follows the command."""
     import click
 
-    from finsight.pipeline.tracking import Tracked
+    from finsight.adapters.live import TrackedLive
 
     def warn(message: str) -> None:
         click.secho(f"warning: {message}", fg="yellow", err=True)
 
-    return Tracked(lambda: tracker(params), "train", flatten(params), warn)
+    return TrackedLive(lambda: tracker(params), "train", flatten(params), warn)
 
 
 def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], bool], say: Callable[[str], None]) -> Best:
     """Search for better parameters of ``train``."""
+    from finsight.adapters.live import Live
     from finsight.adapters.progress import ProgressBar
     from finsight.pipeline.train import train
     from finsight.pipeline.tune import tune
@@ -132,7 +133,9 @@ def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], boo
     def one(recipe: TrainParams, folder: Path, observers: Sequence[Observer]) -> dict[str, Any]:
         files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
         with ProgressBar() as bar:
-            return train(prepared, params.labels, recipe, found, *files, [bar, *observers], scratch=scratch(), teacher=master, stop=stop)
+            return train(
+                prepared, params.labels, recipe, found, *files, [bar, Live(), *observers], scratch=scratch(), teacher=master, stop=stop
+            )
 
     return tune(prepared, params.labels, params.train, search, found, study, one, lambda: tracker(params), say, stop)
 

@@ -17,11 +17,13 @@ from finsight.errors import ParamsError
 from finsight.settings import Settings, load_settings, project_root
 
 if TYPE_CHECKING:
+    from finsight.adapters.jobs import RepositoryJobs
     from finsight.ports import ModelVersion
-    from finsight.service_ports import AuditLog, FailedAttempts, KeyStore, ResultCache, SigningKeys, Tickets, TokenIssuer, Windows
+    from finsight.service_ports import AuditLog, FailedAttempts, JobQueue, KeyStore, ResultCache, SigningKeys, Tickets, TokenIssuer, Windows
 
 WAYS = frozenset({"key", "token", "oidc"})
-REDIS = Path(".service/redis")
+OWN = Path(".service")
+"""What the service keeps in its project's folder: Redis, inputs and results of scorings, studies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def redis(settings: Settings) -> Iterator[str]:
         return
     from finsight.adapters.redis_server import embedded
 
-    with embedded(project_root() / REDIS) as address:
+    with embedded(project_root() / OWN / "redis") as address:
         yield address
 
 
@@ -179,3 +181,40 @@ def shared_results() -> ResultCache | None:
     from finsight.adapters.redis_results import RedisResults
 
     return RedisResults(address.get_secret_value())
+
+
+@contextmanager
+def job_queue(redis: str | None = None) -> Iterator[JobQueue]:
+    """The queue of jobs, on the Redis of an address, or of the settings.
+
+    :raises ParamsError: when there is no address.
+    """
+    from finsight.adapters.redis_queue import RedisQueue
+
+    given = load_settings().redis_url
+    address = redis or (given.get_secret_value() if given else None)
+    if address is None:
+        raise ParamsError("FINSIGHT_REDIS_URL: not set; name the Redis of the service (`finsight serve` starts a worker of its own)")
+    try:
+        queue = RedisQueue(address)
+    except ValueError:
+        raise ParamsError("FINSIGHT_REDIS_URL: no address of a Redis; expected redis://, rediss:// or unix://") from None
+    try:
+        yield queue
+    finally:
+        queue.close()
+
+
+def repository_jobs(bundle: Path = Path("models/bundle")) -> RepositoryJobs:
+    """Orders and their work in this clone."""
+    from finsight.adapters.jobs import RepositoryJobs
+
+    root, settings = project_root(), load_settings()
+    return RepositoryJobs(root, root / OWN / "objects", bundle, settings.experiments_remote, settings.job_seconds)
+
+
+def gpus() -> list[str]:
+    """GPUs that a worker here may give to its jobs."""
+    from finsight.adapters.gpus import gpus
+
+    return gpus()

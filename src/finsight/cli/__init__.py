@@ -13,6 +13,7 @@ from finsight.cli.policy import policy
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
 from finsight.cli.services import gc, mlflow, pull, push, storage
+from finsight.cli.workers import worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,7 +22,7 @@ def main() -> None:
     """Build, prove, export, register and serve financial-sentiment models."""
 
 
-MODELS = (tune, predict, score, explain, fastest, serve)
+MODELS = (tune, predict, score, explain, fastest, serve, worker)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, policy, audit):
     main.add_command(command)

@@ -160,9 +160,12 @@ def fastest(bundle: Path) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True)
 @click.option("--cache/--no-cache", default=True, show_default=True, help="Whether results are kept.")
+@click.option("--worker/--no-worker", default=True, show_default=True, help="Run jobs here too, where FINSIGHT_REDIS_URL is unset.")
 @edge
-def serve(bundle: Path, host: str, port: int, cache: bool) -> None:
-    """Answer predictions over REST from an exported bundle; one that an alias names (models:/finsight@champion) is followed."""
+def serve(bundle: Path, host: str, port: int, cache: bool, worker: bool) -> None:
+    """Answer predictions over REST from an exported bundle; one that an alias names (models:/finsight@champion) is followed. Run the
+    pipeline's jobs.
+    """
     from finsight.service.serving import run
 
-    run(bundle, host, port, cache)
+    run(bundle, host, port, cache, worker)

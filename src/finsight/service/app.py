@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__
-from finsight.service import audit, authentication, health, keys, metrics, predict
+from finsight.service import audit, authentication, health, jobs, keys, metrics, predict
 from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
@@ -46,7 +46,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
-    for room in (predict, audit, authentication, keys):
+    for room in (predict, jobs, audit, authentication, keys):
         v1.include_router(room.router)
     app.include_router(v1)
     return app

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,18 +15,17 @@ class BodyCap:
     """ASGI middleware that refuses a body that is too large with 413: by its stated length before it is read, or as it comes.
 
     :param most: bytes.
-    :param by_path: other amounts for single paths.
     """
 
-    def __init__(self, app: ASGIApp, most: int, by_path: Mapping[str, int] | None = None) -> None:
-        self._app, self._most, self._by_path = app, most, by_path or {}
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app, self._most = app, most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._by_path.get(scope["path"], self._most)
+        most = self._most
         # The server has checked that it is a number.
         if int(Headers(scope=scope).get("content-length", "0")) > most:
             await _too_large(most)(scope, receive, send)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from finsight.service.access import Gate
 from finsight.service.client_address import Network
 from finsight.service.gate import Credentialing
+from finsight.service.jobs import Jobs
 from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions
@@ -29,6 +30,7 @@ class Parts:
     rules: Rules
     own: Credentialing
     proxies: tuple[Network, ...] = ()
+    jobs: Jobs | None = None
     meters: Meters = field(default_factory=Meters)
     life: Life = field(default_factory=Life)
     running: tuple[Callable[[], AbstractAsyncContextManager[None]], ...] = ()

@@ -84,7 +84,7 @@ def document(
         "type": f"urn:finsight:problem:{kind}" if kind else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": detail.encode("utf-8", "replace").decode(),  # it may repeat what a client sent, which JSON can make half a character
         "correlation_id": request.scope.get(REQUEST_ID, ""),
         **(more or {}),
     }

@@ -16,10 +16,12 @@ from finsight.bootstrap import service as bootstrap
 from finsight.bundle import bundle_digest
 from finsight.ports import ModelVersion
 from finsight.service.app import create_app
+from finsight.service.backstage import backstage
 from finsight.service.batching import Limits
 from finsight.service.client_address import networks
 from finsight.service.entrance import entrance, house_rules
 from finsight.service.following import Follower
+from finsight.service.jobs import Jobs
 from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.parts import Parts
@@ -81,19 +83,21 @@ def predictions(
     return found, (found.running, follower.running)
 
 
-def run(bundle: Path, host: str, port: int, keeps: bool = True) -> None:
+def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = True) -> None:
     """Verify and load ``bundle``, then serve until told to end; a key is made and printed when ``FINSIGHT_API_KEY`` is unset.
 
     :param keeps: whether results are kept.
+    :param worker: whether to run jobs here too, where the settings name no Redis.
     :raises ParamsError: when a setting can't be, or would leave a public address open.
     """
     settings = load_settings()
     bootstrap.ways_in(settings, host)  # before anything is loaded
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running = predictions(bundle, settings, meters, keeps=keeps)
-    with bootstrap.redis(settings) as url:
+    with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
         gate, own, made = entrance(settings, host, url)
-        parts = Parts(found, gate, house_rules(settings, url), own, proxies, meters, running=running)
+        jobs = Jobs(queue, bootstrap.repository_jobs(bundle).order)
+        parts = Parts(found, gate, house_rules(settings, url), own, proxies, jobs, meters, running=running)
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")

@@ -1,0 +1,164 @@
+"""A job's command as a process that can't outlive its worker, and what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from finsight.adapters import leash
+from finsight.errors import UnreachableError
+from finsight.events import VARIABLE
+
+MOST_LINES = 100_000  # of a command's output that are kept
+LONGEST_LINE = 4_000  # characters
+_WAITING = 5_000  # lines that nobody has fetched; then the command has to wait
+_BATCH = 1_000
+_STAGE = re.compile(r"(?:Running stage|Stage) '([^']+)'")  # what DVC prints
+_UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@contextlib.contextmanager
+def locked(path: Path | None, seconds: float = 10.0) -> Iterator[contextlib.ExitStack]:
+    """Hold a lock file; whoever takes the stack over lets go of it later.
+
+    :raises UnreachableError: when another holds it all the time.
+    """
+    with contextlib.ExitStack() as stack:
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("w"))
+            end = time.monotonic() + seconds
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > end:
+                    raise UnreachableError(f"{path}: another job has been starting for {seconds:g} s")
+                time.sleep(0.05)
+        yield stack.pop_all()
+
+
+class JobProcess:
+    """A running command.
+
+    :param folder: of its own, for what it says of itself.
+    :param silence: seconds from one :meth:`renew` to the next after which it is killed, whatever its worker does by then.
+    :param starting: a lock file that is held until it has come to a stage.
+    """
+
+    def __init__(
+        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], folder: Path, silence: float, starting: Path | None = None
+    ) -> None:
+        self._told = folder / "events.jsonl"
+        self._told.touch()
+        self._read = 0
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
+        leash.adopt_orphans()
+        with locked(starting) as self._starting:
+            # In a session of its own: a terminal's Ctrl-C is the worker's to pass on.
+            self._process = subprocess.Popen(
+                [sys.executable, leash.__file__, str(silence), *command],
+                cwd=cwd,
+                env={**environment, VARIABLE: str(self._told), "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._reader = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+
+    def poll(self) -> int | None:
+        """The exit code, once it has ended and all that it wrote is there to be fetched."""
+        code = self._process.poll()
+        if code is not None and code < 0:
+            leash.kill_below()  # the leash itself was killed, by a machine that had no memory left
+        return None if self._reader.is_alive() or not self._lines.empty() else code
+
+    def said(self) -> list[dict[str, Any]]:
+        """What it said since the last call: log lines, stages, and what finsight.events wrote."""
+        found = self._events()
+        with contextlib.suppress(queue.Empty):
+            while len(found) < _BATCH:
+                found.append(self._lines.get_nowait())
+        return found
+
+    def renew(self) -> None:
+        """Let it go on."""
+        if self._process.stdin and not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                os.write(self._process.stdin.fileno(), b".")
+
+    def ask_to_end(self) -> None:
+        """As Ctrl-C does: a training keeps its state."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it with all that it has started, now."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.kill()
+        while self._reader.is_alive():  # it waits where there is much that nobody fetched
+            self.said()
+            self._reader.join(0.01)
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._starting.close()
+
+    def _events(self) -> list[dict[str, Any]]:
+        with self._told.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read(1 << 20).rpartition(b"\n")[0]
+        self._read += len(whole) + 1 if whole else 0
+        found = []
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and "type" in event:
+                    found.append(event)
+        return found
+
+    def _listen(self, output: IO[bytes]) -> None:
+        count, rest = 0, b""
+        with contextlib.suppress(ValueError, OSError):  # closed
+            while block := os.read(output.fileno(), 1 << 16):
+                *lines, rest = re.split(rb"[\r\n]+", rest + block)
+                if len(rest) > LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    count += 1
+                    self._heard(line, count)
+        self._heard(rest, count)
+        self._starting.close()
+
+    def _heard(self, line: bytes, count: int) -> None:
+        text = _UNPRINTABLE.sub("", line.decode("utf-8", "replace")).rstrip()[:LONGEST_LINE]
+        if not text or count > MOST_LINES:
+            return
+        self._lines.put({"type": "log", "line": text if count < MOST_LINES else f"… more than {MOST_LINES} lines: the rest is not kept"})
+        if stage := _STAGE.match(text):
+            self._starting.close()
+            self._lines.put({"type": "stage", "stage": stage[1]})
+
+
+def plain_environment(**more: str) -> dict[str, str]:
+    """The worker's environment without the service's own secrets, which no job needs."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("FINSIGHT_API_KEY", "FINSIGHT_REDIS_URL")}
+    return {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]), **more}

@@ -1,0 +1,195 @@
+"""What a job's work is in a repository: `dvc exp run --temp`, `finsight tune`, `finsight score`. There is no second training path."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finsight.adapters import git
+from finsight.adapters.job_process import plain_environment
+from finsight.bundle import MANIFEST
+from finsight.domain.jobs import Job, Kind, Order
+from finsight.errors import DataError, GateError, ParamsError
+from finsight.files import sha256
+from finsight.params.file import Params
+from finsight.params.overrides import hydra, with_overrides
+from finsight.service_ports import Ending, Outcome
+
+OBJECT = re.compile(r"[0-9a-f]{64}\.(?:csv|tsv|jsonl|parquet)")
+"""An object in the service's own storage: its digest and type. Never a path."""
+_REPORT = {Kind.VALIDATE: "reports/validation.json", Kind.TRAIN: "reports/train.json"}
+_COLUMN = re.compile(r"[\w .-]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a job is run.
+
+    :param commands: one after the other, each only where the ones before ended well.
+    :param found: what came of it, once all have.
+    :param cleared: removes what a command has left behind.
+    :param seconds: that it may take.
+    :param starting: lock file that is held while a command starts.
+    """
+
+    commands: Sequence[Sequence[str]]
+    cwd: Path
+    environment: Mapping[str, str]
+    found: Callable[[], Outcome] = lambda: Outcome(Ending.SUCCEEDED)
+    cleared: Callable[[], None] = lambda: None
+    seconds: float = 24 * 3600.0
+    starting: Path | None = None
+
+
+class RepositoryJobs:
+    """Orders and their work in one clone.
+
+    :param storage: the service's own folder of inputs and results, a subfolder for each tenant.
+    :param remote: git remote that experiments are pushed to; empty: none.
+    :param seconds: that a job may take.
+    """
+
+    def __init__(
+        self, root: Path, storage: Path, bundle: Path = Path("models/bundle"), remote: str = "", seconds: float = 24 * 3600.0
+    ) -> None:
+        self._root, self._storage, self._remote, self._seconds = root.resolve(), storage.resolve(), remote, seconds
+        self._bundle = self._root / bundle
+
+    def order(self, kind: Kind, parameters: Mapping[str, Any], tenant: str, owner: str) -> Order:
+        """An order that can be done here.
+
+        :raises ParamsError: when a parameter is not one of this kind's, or has a value that can't be.
+        :raises GateError: when the tree has changes that are not committed, or a corpus in use is not: an experiment would not see it.
+        :raises DataError: when the object that is to be scored is not there.
+        """
+        if kind is Kind.SCORE:
+            self._input(parameters, tenant)
+            manifest = self._bundle / MANIFEST  # which has the digests of all else
+            digest = sha256(manifest) if manifest.is_file() else ""
+            return Order(kind, dict(parameters), tenant, owner, "", {"bundle": digest})
+        params = with_overrides(git.committed(self._root, "params.yaml"), kind, parameters)
+        self._committed(params)
+        inputs = {}
+        if kind is Kind.TUNE:  # it works on the data that lies in the clone
+            lock = self._root / "dvc.lock"
+            inputs = {"dvc.lock": sha256(lock) if lock.is_file() else ""}
+        return Order(kind, dict(parameters), tenant, owner, git.revision(self._root), inputs)
+
+    def work(self, job: Job) -> Work:
+        """The work of an order, which may have been taken elsewhere and long ago.
+
+        :raises FinsightError: when it can't be done here, as :meth:`order` does; or no more.
+        """
+        order = job.order
+        now = self.order(order.kind, order.parameters, order.tenant, order.owner)
+        if now.content != order.content:
+            raise GateError(f"the repository has moved from {order.revision[:12]} to {now.revision[:12]} since, or its data has; ask again")
+        match order.kind:
+            case Kind.SCORE:
+                return self._score(job)
+            case Kind.TUNE:
+                return self._tune(job)
+            case _:
+                return self._experiment(job)
+
+    def put(self, tenant: str, source: Path) -> str:
+        """Take a file into a tenant's storage; the object's name.
+
+        :raises ParamsError: when it is of no type that can be scored.
+        """
+        name = sha256(source) + source.suffix
+        if not OBJECT.fullmatch(name):
+            raise ParamsError(f"got a file of type {source.suffix!r}, expected .csv, .tsv, .jsonl or .parquet")
+        target = self._folder(tenant) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+        return name
+
+    def result(self, job: Job) -> Path:
+        """The file that a scoring has written."""
+        return self._folder(job.order.tenant) / f"{job.id}.jsonl"
+
+    def _folder(self, tenant: str) -> Path:
+        return self._storage / hashlib.sha256(tenant.encode()).hexdigest()[:32]  # a tenant's name may be anything
+
+    def _input(self, parameters: Mapping[str, Any], tenant: str) -> tuple[Path, str]:
+        if unknown := sorted(parameters.keys() - {"input", "text"}):
+            raise ParamsError(f"{', '.join(unknown)}: no parameter of score; allowed: input, text")
+        name, column = parameters.get("input"), parameters.get("text", "text")
+        if not isinstance(name, str) or not OBJECT.fullmatch(name):
+            raise ParamsError(
+                "input: expected the id of an object that was uploaded: 64 hexadecimal digits and .csv, .tsv, .jsonl or .parquet"
+            )
+        if not isinstance(column, str) or not _COLUMN.fullmatch(column) or column.startswith("-"):
+            raise ParamsError("text: expected the name of a column, of letters, digits, spaces, dots and hyphens")
+        path = self._folder(tenant) / name
+        if not path.is_file():
+            raise DataError(f"input: there is no object {name}; upload it first")
+        return path, column
+
+    def _committed(self, params: Params) -> None:
+        if changed := git.uncommitted(self._root):
+            raise GateError(f"{', '.join(changed[:3])}: changed and not committed; commit first, so that the result says what it came from")
+        for name in (*params.ingest.corpora, *params.ingest.unlabelled):
+            path = Path(params.corpora[name].path)
+            pointers = [f"{place}.dvc" for place in (path, *path.parents) if place.name]
+            if not git.tracked(self._root, str(path), *pointers):
+                raise GateError(
+                    f"corpus {name}: {path}.dvc is not committed, so no experiment would see its files; `git add` and commit it"
+                )
+
+    def _experiment(self, job: Job) -> Work:
+        name = f"job-{job.id[:12]}"
+        options = [word for key, value in job.order.parameters.items() for word in ("-S", f"{key}={hydra(value)}")]
+        dvc = [sys.executable, "-m", "dvc"]
+        commands = [[*dvc, "exp", "run", "--temp", "-n", name, *options, str(job.order.kind)]]
+        if git.experiment(self._root, name):  # an attempt came to its end, and its worker to its own before it could say so
+            commands = []
+        if self._remote:
+            commands.append([*dvc, "exp", "push", self._remote, name])
+
+        def found() -> Outcome:
+            return Outcome(Ending.SUCCEEDED, metrics=self._metrics(name, job.order.kind), experiment=name)
+
+        self._clear(name)
+        starting = self._root / ".dvc/tmp/finsight-starting"
+        return Work(commands, self._root, plain_environment(), found, lambda: self._clear(name), self._seconds, starting)
+
+    def _metrics(self, experiment: str, kind: Kind) -> dict[str, float]:
+        text = git.show(self._root, git.experiment(self._root, experiment) or "", _REPORT.get(kind, "reports/metrics.json"))
+        content = json.loads(text) if text else {}
+        return {key: value for key, value in content.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+
+    def _clear(self, experiment: str) -> None:
+        """Remove what a killed run of DVC's has left: its stash, which the next run would take for its own, and its copy of the tree."""
+        git.drop_stash(self._root, experiment)
+        folder = self._root / ".dvc/tmp/exps"
+        for note in list(folder.rglob("*.run")):  # folders are about to go
+            with contextlib.suppress(OSError, ValueError):
+                about = json.loads(note.read_text(encoding="utf-8"))
+                copy = Path(about["root_dir"])
+                if about.get("name") == experiment and copy.is_relative_to(folder):
+                    shutil.rmtree(copy, ignore_errors=True)
+                    shutil.rmtree(note.parent, ignore_errors=True)
+
+    def _tune(self, job: Job) -> Work:
+        study = self._root / ".service/studies" / f"{job.id}.db"
+        trials = [word for key, value in job.order.parameters.items() for word in (f"--{key.removeprefix('tune.')}", str(value))]
+        command = [sys.executable, "-m", "finsight.cli", "tune", "--study", str(study), *trials]
+        return Work([command], self._root, plain_environment(), seconds=self._seconds)
+
+    def _score(self, job: Job) -> Work:
+        source, column = self._input(job.order.parameters, job.order.tenant)
+        target = self.result(job)
+        command = [sys.executable, "-m", "finsight.cli", "score", str(source), str(target), "--text", column, "--bundle", str(self._bundle)]
+        return Work(
+            [command], self._root, plain_environment(), lambda: Outcome(Ending.SUCCEEDED, result=target.name), seconds=self._seconds
+        )

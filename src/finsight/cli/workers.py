@@ -1,0 +1,25 @@
+"""The command that runs the service's jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finsight.command import PATH, edge, stop_signal
+
+
+@click.command()
+@click.option("--bundle", type=PATH, default=Path("models/bundle"), show_default=True, help="What scorings predict with.")
+@edge
+def worker(bundle: Path) -> None:
+    """Run jobs of the service in this clone, one at a time, from the Redis that FINSIGHT_REDIS_URL names.
+
+    SIGTERM or Ctrl-C gives the job that runs back, which goes on with another worker.
+    """
+    from finsight.bootstrap import service
+    from finsight.service.worker import Worker
+
+    jobs = service.repository_jobs(bundle)
+    with service.job_queue() as queue, stop_signal() as stop:
+        Worker(queue, jobs.work, service.gpus(), lambda line: click.echo(line, err=True)).run(stop)

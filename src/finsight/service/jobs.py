@@ -1,0 +1,228 @@
+"""Jobs over REST: the pipeline's runs, tunings and scorings, one queue for all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from finsight.domain.access import Principal
+from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
+from finsight.domain.policy import Resource
+from finsight.service.access import may
+from finsight.service.permission import permit
+from finsight.service.problems import WAIT, Problem
+from finsight.service_ports import JobQueue, QueueFullError, TooManyJobsError
+
+LOG_LINES = 1000  # of one answer
+_JSON_LINES = "application/jsonl"
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.")]
+Cursor = Annotated[str, Query(pattern=r"^(\d{1,19}-\d{1,19})?$", description="Only what comes after it; empty: from the beginning.")]
+Value = bool | int | float | str | None
+Parameters = Annotated[dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]], Field(max_length=100)]
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """What these routes work with.
+
+    :param order: makes an order of a kind, its parameters, a tenant and an owner; a FinsightError says why there can be none.
+    """
+
+    queue: JobQueue
+    order: Callable[[Kind, Mapping[str, Any], str, str], Order]
+    limits: Limits = field(default_factory=Limits)
+
+
+class JobRequest(BaseModel):
+    """What to do: up to a stage of the pipeline, `tune`, or `score`."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"kind": "train", "parameters": {"train.lr": 3e-5}}})
+
+    kind: Kind
+    parameters: Parameters = {}
+    """Dotted keys of params.yaml; of a scoring `input`, the id of an uploaded object, and `text`, its column."""
+
+
+class JobState(BaseModel):
+    """A job and how far it has come."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "0d5c1f5a2b7e4e0c9f3b8a6d4c2e1f00",
+                "kind": "train",
+                "parameters": {"train.lr": 3e-5},
+                "owner": "admin",
+                "state": "running",
+                "attempt": 1,
+                "created": "2026-11-27T12:00:00Z",
+                "started": "2026-11-27T12:00:01Z",
+                "ended": None,
+                "stage": "train",
+                "progress": 0.25,
+                "metrics": {"validation_macro_f1": 0.81},
+                "experiment": "",
+                "result": "",
+                "error": "",
+            }
+        }
+    )
+
+    id: str
+    kind: Kind
+    parameters: dict[str, Any]
+    owner: str
+    state: State
+    attempt: int
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    stage: str
+    progress: float
+    metrics: dict[str, float]
+    experiment: str
+    result: str
+    error: str
+
+
+class JobPage(BaseModel):
+    """Jobs, the newest first; `next` is the cursor of the next page, empty on the last."""
+
+    jobs: list[JobState]
+    next: str
+
+
+@router.post(
+    "", status_code=201, responses={200: {"model": JobState, "description": "It is there already"}, 409: {"description": "Not now"}}
+)
+def create(
+    asked: JobRequest,
+    request: Request,
+    response: Response,
+    principal: Annotated[Principal, may("jobs.create")],
+    key: Annotated[str, Header(alias="Idempotency-Key", max_length=100, pattern=r"^[\x21-\x7e]*$")] = "",
+) -> JobState:
+    """Queue a job. The same order again is the same job, unless that ended badly; an `Idempotency-Key` names it for a day in any case."""
+    jobs = parts(request)
+    permit(request, principal, f"jobs.create.{asked.kind}")
+    order = jobs.order(asked.kind, asked.parameters, principal.tenant, principal.subject)
+    try:
+        job, new = jobs.queue.submit(order, key, jobs.limits)
+    except QueueFullError as error:
+        raise Problem(503, str(error), "queue-full", {"Retry-After": str(12 * WAIT)}) from None
+    except TooManyJobsError as error:
+        raise Problem(429, str(error), "too-many-jobs", {"Retry-After": str(12 * WAIT)}) from None
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"{request.url.path}/{job.id}"
+    return shown(job)
+
+
+@router.get("")
+def listed(
+    request: Request,
+    principal: Annotated[Principal, may("jobs.read")],
+    state: State | None = None,
+    kind: Kind | None = None,
+    cursor: Annotated[str, Query(pattern=r"^\d{0,15}$")] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobPage:
+    """One's own tenant's jobs, the newest first."""
+    found, after = parts(request).queue.jobs(principal.tenant, state, kind, int(cursor or 0), limit)
+    return JobPage(jobs=[shown(job) for job in found], next=str(after or ""))
+
+
+@router.get("/{job}", responses={404: {"description": "There is none of that id"}})
+def one(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.read")]) -> JobState:
+    """A job's state, stage, progress, metrics, and the experiment that it became."""
+    return shown(own(request, principal, job))
+
+
+@router.get(
+    "/{job}/log",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {_JSON_LINES: {}}}, 404: {"description": "There is none of that id"}},
+)
+def log(
+    job: JobId,
+    request: Request,
+    principal: Annotated[Principal, may("jobs.read")],
+    cursor: Cursor = "",
+    format: Literal["text", "jsonl"] = "text",
+) -> Response:
+    """What a job said: its output as text, or all that happened as lines of JSON. `X-Next-Cursor` is where to go on."""
+    queue = parts(request).queue
+    events = queue.events(own(request, principal, job).id, cursor, LOG_LINES)
+    headers = {"X-Next-Cursor": events[-1].cursor if events else cursor}
+    if format == "jsonl":
+        return Response("".join(f"{as_json(event)}\n" for event in events), media_type=_JSON_LINES, headers=headers)
+    lines = [event.content["line"] for event in events if event.content["type"] == "log"]
+    return PlainTextResponse("".join(f"{line}\n" for line in lines), headers=headers)
+
+
+@router.delete("/{job}", status_code=202, responses={404: {"description": "There is none of that id"}})
+def cancel(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.cancel")]) -> JobState:
+    """End a job: at once where it waits, within seconds where it runs, with every process that it has started."""
+    mine = own(request, principal, job)
+    permit(request, principal, "jobs.cancel", Resource("job", job, mine.order.tenant, mine.order.owner))
+    return shown(parts(request).queue.cancel(job) or own(request, principal, job))
+
+
+def parts(request: Request) -> Jobs:
+    """The service's jobs.
+
+    :raises Problem: 503 where it has none.
+    """
+    found: Jobs | None = request.app.state.parts.jobs
+    if found is None:
+        raise Problem(503, "this service runs without jobs", headers={"Retry-After": str(12 * WAIT)})
+    return found
+
+
+def own(request: Request, principal: Principal, job: str) -> Job:
+    """A job of one's own tenant.
+
+    :raises Problem: 404 where there is none, or it is another's, which is none of one's business.
+    """
+    found = parts(request).queue.get(job)
+    if found is None or found.order.tenant != principal.tenant:
+        raise Problem(404, f"there is no job {job}; jobs are kept for 30 days after their end")
+    return found
+
+
+def shown(job: Job) -> JobState:
+    """What clients see of a job."""
+
+    def when(seconds: float | None) -> datetime | None:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+    return JobState(
+        id=job.id,
+        kind=job.order.kind,
+        parameters=dict(job.order.parameters),
+        owner=job.order.owner,
+        state=job.state,
+        attempt=job.attempt,
+        created=datetime.fromtimestamp(job.created, UTC),
+        started=when(job.started),
+        ended=when(job.ended),
+        stage=job.stage,
+        progress=job.progress,
+        metrics=dict(job.metrics),
+        experiment=job.experiment,
+        result=job.result,
+        error=job.error,
+    )
+
+
+def as_json(event: Event) -> str:
+    """An event on one line, with the ``cursor`` to go on from."""
+    return json.dumps({"cursor": event.cursor, **event.content}, ensure_ascii=False)

@@ -1,0 +1,292 @@
+"""Both job queues, a live Redis and the one in memory, held to one contract."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from finsight.adapters.redis_queue import RedisQueue
+from finsight.domain.jobs import Kind, Limits, Order, State
+from finsight.errors import ParamsError
+from finsight.service_ports import Ending, JobQueue, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
+from memory_queue import MemoryQueue
+
+Make = Callable[..., JobQueue]
+
+
+@pytest.fixture(params=["redis", "memory"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    if request.param == "memory":
+        yield MemoryQueue
+        return
+    url, made = request.getfixturevalue("redis_url"), []
+
+    def redis(**options: Any) -> JobQueue:
+        made.append(RedisQueue(url, **options))
+        return made[-1]
+
+    yield redis
+    for queue in made:
+        queue.close()
+
+
+def order(number: int = 0, tenant: str = "a", kind: Kind = Kind.TRAIN) -> Order:
+    return Order(kind, {"train.seed": number}, tenant, "somebody", "c0ffee", {"x": "1"})
+
+
+def told(queue: JobQueue, job: str) -> list[Any]:
+    return [event.content for event in queue.events(job)]
+
+
+def test_a_job_comes_back_as_it_was_asked_for(make: Make) -> None:
+    queue = make()
+    job, new = queue.submit(order())
+    assert new
+    found = queue.get(job.id)
+    assert found == job
+    assert (job.order, job.state, job.attempt, job.started, job.metrics) == (order(), State.QUEUED, 0, None, {})
+    assert abs(job.created - time.time()) < 60
+    assert queue.get("0" * 31 + "f") is None
+
+
+def test_the_same_order_again_is_the_same_job_until_it_ended_badly(make: Make) -> None:
+    queue = make()
+    job, _ = queue.submit(order())
+    assert queue.submit(order())[0].id == job.id
+    assert queue.submit(order(1))[0].id != job.id
+    assert queue.submit(order(tenant="b"))[0].id != job.id
+    lease = queue.take("w")
+    assert lease
+    assert lease.job.id == job.id
+    assert queue.submit(order()) == (lease.job, False)
+    queue.end(lease, Outcome(Ending.FAILED, "no"))
+    other, new = queue.submit(order())
+    assert new
+    assert other.id != job.id
+
+
+def test_a_job_that_succeeded_is_not_run_again(make: Make) -> None:
+    queue = make()
+    job, _ = queue.submit(order())
+    lease = queue.take("w")
+    assert lease
+    queue.end(lease, Outcome(Ending.SUCCEEDED, metrics={"m": 1.5}, experiment="e", result="r"))
+    again, new = queue.submit(order())
+    assert not new
+    assert (again.id, again.state, again.metrics, again.experiment, again.result, again.progress) == (
+        job.id,
+        State.SUCCEEDED,
+        {"m": 1.5},
+        "e",
+        "r",
+        1.0,
+    )
+    assert again.ended
+    assert again.started
+
+
+def test_a_clients_key_finds_its_job_however_that_ended_and_is_for_one_order_of_one_tenant(make: Make) -> None:
+    queue = make()
+    job, _ = queue.submit(order(), "k")
+    queue.cancel(job.id)
+    again, new = queue.submit(order(), "k")
+    assert (again.id, again.state, new) == (job.id, State.CANCELLED, False)
+    with pytest.raises(ReusedKeyError):
+        queue.submit(order(1), "k")
+    assert queue.submit(order(1, "b"), "k")[1]
+
+
+def test_limits_of_what_waits_and_of_a_tenant(make: Make) -> None:
+    queue = make()
+    job, _ = queue.submit(order(), limits=Limits(2, 1))
+    assert queue.submit(order(), limits=Limits(2, 1))[0].id == job.id  # no new one, so none too many
+    with pytest.raises(TooManyJobsError):
+        queue.submit(order(1), limits=Limits(2, 1))
+    queue.submit(order(tenant="b"), limits=Limits(2, 1))
+    with pytest.raises(QueueFullError):
+        queue.submit(order(tenant="c"), limits=Limits(2, 1))
+    queue.cancel(job.id)
+    assert queue.submit(order(1), limits=Limits(2, 1))[1]
+
+
+def test_the_list_is_a_tenants_own_newest_first_in_pages_by_state_and_kind(make: Make) -> None:
+    queue = make()
+    made = [queue.submit(order(n, kind=Kind.TRAIN if n % 2 else Kind.EXPORT))[0].id for n in range(7)]
+    queue.submit(order(tenant="b"))
+    first, cursor = queue.jobs("a", limit=3)
+    second, cursor = queue.jobs("a", after=cursor, limit=3)
+    third, cursor = queue.jobs("a", after=cursor, limit=3)
+    assert [job.id for job in (*first, *second, *third)] == made[::-1]
+    assert cursor == 0
+    assert [job.id for job in queue.jobs("a", kind=Kind.TRAIN)[0]] == [made[5], made[3], made[1]]
+    queue.cancel(made[2])
+    assert [job.id for job in queue.jobs("a", state=State.CANCELLED)[0]] == [made[2]]
+    assert queue.jobs("nobody") == ([], 0)
+
+
+def test_jobs_are_taken_in_order_by_one_each(make: Make) -> None:
+    queue = make()
+    made = []
+    for n in range(3):
+        made.append(queue.submit(order(n))[0].id)
+        time.sleep(0.002)
+    leases = [queue.take("w") for _ in range(4)]
+    assert [lease and lease.job.id for lease in leases] == [*made, None]
+    assert all(lease.job.state == State.RUNNING and lease.job.attempt == 1 for lease in leases if lease)
+
+
+def test_what_is_told_is_kept_once_and_in_order_and_shown_by_the_job(make: Make) -> None:
+    queue = make()
+    job, _ = queue.submit(order())
+    lease = queue.take("w")
+    assert lease
+    first = [{"type": "stage", "stage": "train"}, {"type": "log", "line": "größer"}]
+    second = [{"type": "progress", "step": 1, "steps": 4}, {"type": "metrics", "metrics": {"f": 0.5}}]
+    assert queue.tell(lease, 1, first) == Word.GO_ON
+    assert queue.tell(lease, 2, second) == Word.GO_ON
+    assert queue.tell(lease, 2, second) == Word.GO_ON  # the answer was lost, so it is said again
+    found = queue.get(job.id)
+    assert found
+    assert (found.stage, found.progress, found.metrics) == ("train", 0.25, {"f": 0.5})
+    everything = queue.events(job.id)
+    assert [event.content for event in everything][2:] == [*first, *second]
+    for i, event in enumerate(everything):
+        assert queue.events(job.id, event.cursor) == everything[i + 1 :]
+    assert queue.events(job.id, everything[0].cursor, 2) == everything[1:3]
+    with pytest.raises(ParamsError):
+        queue.events(job.id, "; DROP")
+
+
+def test_a_worker_that_is_silent_too_long_loses_its_job_and_is_fenced_off(make: Make) -> None:
+    queue = make(lease=0.2, pause=0.0)
+    job, _ = queue.submit(order())
+    old = queue.take("first")
+    assert old
+    assert queue.take("second") is None
+    time.sleep(0.15)
+    queue.tell(old, 1)
+    time.sleep(0.15)
+    assert queue.take("second") is None  # it was renewed
+    time.sleep(0.25)
+    new = queue.take("second")
+    assert new
+    assert (new.job.id, new.job.attempt) == (job.id, 2)
+    assert new.token > old.token
+    before = told(queue, job.id)
+    assert queue.tell(old, 2, [{"type": "log", "line": "late"}]) == Word.LOST
+    assert not queue.end(old, Outcome(Ending.SUCCEEDED))
+    assert told(queue, job.id) == before
+    assert [event.get("state") for event in before] == ["queued", "running", "queued", "running"]
+    assert queue.end(new, Outcome(Ending.SUCCEEDED))
+    assert not queue.end(new, Outcome(Ending.FAILED))
+
+
+def test_what_breaks_is_tried_again_after_ever_longer_pauses_and_then_is_dead(make: Make) -> None:
+    queue = make(attempts=3, pause=0.1)
+    job, _ = queue.submit(order())
+    waits = []
+    for attempt in (1, 2, 3):
+        started = time.monotonic()
+        while (lease := queue.take("w")) is None:
+            time.sleep(0.01)
+        waits.append(time.monotonic() - started)
+        assert lease.job.attempt == attempt
+        queue.end(lease, Outcome(Ending.BROKEN, f"broke {attempt}"))
+    assert waits[1] > 0.09
+    assert waits[2] > 0.19
+    assert [(dead.id, dead.state, dead.error) for dead in queue.dead()] == [(job.id, State.DEAD, "broke 3")]
+    assert queue.take("w") is None
+    assert queue.submit(order())[1]
+
+
+def test_what_is_given_back_has_not_been_tried(make: Make) -> None:
+    queue = make(pause=60.0)
+    job, _ = queue.submit(order())
+    lease = queue.take("w")
+    assert lease
+    queue.end(lease, Outcome(Ending.GIVEN_BACK))
+    again = queue.take("w")
+    assert again
+    assert (again.job.id, again.job.attempt) == (job.id, 1)
+
+
+def test_cancelling(make: Make) -> None:
+    queue = make(lease=0.1)
+    waits, runs, lost = (queue.submit(order(n))[0].id for n in range(3))
+    cancelled = queue.cancel(waits)
+    assert cancelled
+    assert cancelled.state == State.CANCELLED
+    first, second = queue.take("w"), queue.take("w")
+    assert first
+    assert second
+    running = queue.cancel(runs)
+    queue.cancel(lost)
+    assert running
+    assert running.state == State.RUNNING  # until its worker has ended it
+    assert queue.tell(first, 1) == Word.CANCEL
+    assert queue.submit(order(1))[1]  # one that is about to end is no answer to who wants it now
+    queue.end(first, Outcome(Ending.CANCELLED))
+    time.sleep(0.15)
+    third = queue.take("w")
+    assert third
+    assert third.job.id not in (waits, runs, lost)
+    assert [queue.get(name).state for name in (waits, runs, lost)] == [State.CANCELLED] * 3  # type: ignore[union-attr]
+    ended = queue.get(runs)
+    assert queue.cancel(runs) == ended
+    assert queue.cancel("0" * 31 + "f") is None
+
+
+def test_one_holder_at_a_time(make: Make) -> None:
+    queue = make()
+    assert queue.hold("gpu", "a", 0.2)
+    assert queue.hold("gpu", "a", 0.2)
+    assert not queue.hold("gpu", "b", 0.2)
+    assert queue.hold("other", "b", 60)
+    queue.release("gpu", "b")
+    assert not queue.hold("gpu", "b", 0.2)
+    time.sleep(0.25)
+    assert queue.hold("gpu", "b", 60)
+    queue.release("gpu", "b")
+    assert queue.hold("gpu", "a", 0.2)
+
+
+def test_twenty_workers_at_once_take_each_job_once(redis_url: str) -> None:
+    queue = RedisQueue(redis_url)
+    made = {queue.submit(order(n))[0].id for n in range(100)}
+
+    def work(_: int) -> list[str]:
+        mine = []
+        while lease := queue.take("w"):
+            mine.append(lease.job.id)
+        return mine
+
+    with ThreadPoolExecutor(20) as workers:
+        taken = [job for mine in workers.map(work, range(20)) for job in mine]
+    queue.close()
+    assert len(taken) == 100
+    assert set(taken) == made
+
+
+def test_the_same_order_from_many_at_once_is_one_job(redis_url: str) -> None:
+    queue = RedisQueue(redis_url)
+    with ThreadPoolExecutor(20) as clients:
+        found = list(clients.map(lambda _: queue.submit(order(), "key"), range(40)))
+    queue.close()
+    assert len({job.id for job, _ in found}) == 1
+    assert sum(new for _, new in found) == 1
+
+
+def test_who_waits_for_events_gets_them_when_they_come(redis_url: str) -> None:
+    queue = RedisQueue(redis_url)
+    job, _ = queue.submit(order())
+    last = queue.events(job.id)[-1].cursor
+    with ThreadPoolExecutor(1) as reader:
+        started = time.monotonic()
+        asked = reader.submit(queue.events, job.id, last, 500, 10.0)
+        time.sleep(0.2)
+        queue.cancel(job.id)
+        assert [event.content["state"] for event in asked.result()] == ["cancelled"]
+    assert time.monotonic() - started < 5
+    queue.close()
