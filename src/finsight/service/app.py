@@ -11,9 +11,10 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__, runtime
-from finsight.service import health, predict
+from finsight.service import experiments, health, lineage, models, predict
 from finsight.service.access import OneKey
 from finsight.service.envelope import Envelope
+from finsight.service.openapi import describe, operation_id
 from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
 from finsight.settings import Settings
@@ -24,14 +25,22 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument}
 
 def create_app(parts: Parts) -> FastAPI:
     """The service around its parts: open routes of health, the rest below ``/v1``."""
-    app = FastAPI(title="FinSight", version=__version__, docs_url=None, redoc_url=None)  # both load scripts from elsewhere
+    app = FastAPI(
+        title="FinSight",
+        version=__version__,
+        docs_url=None,  # this page and the next load scripts from elsewhere
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
+    )
     app.state.parts = parts
     add_problems(app)
     app.add_middleware(Envelope)
     app.include_router(health.router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
-    v1.include_router(predict.router)
+    for routes in (predict, models, experiments, lineage):
+        v1.include_router(routes.router)
     app.include_router(v1)
+    describe(app)
     return app
 
 

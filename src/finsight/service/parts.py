@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finsight.pipeline.predict import Model
 from finsight.service.access import Gate
+from finsight.service.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +15,5 @@ class Parts:
 
     model: Model
     gate: Gate
+    slots: Slots = field(default_factory=Slots)
+    """For comparisons and verifications."""

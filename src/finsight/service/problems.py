@@ -34,11 +34,19 @@ class Problem(HTTPException):
     """A refusal.
 
     :param kind: what programs tell problems of one status apart by, a word or two with hyphens; None where the status says it all.
+    :param more: members that problems of this kind have beside those of all.
     """
 
-    def __init__(self, status: int, detail: str, kind: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(status, detail, headers)
-        self.kind = kind
+        self.kind, self.more = kind, more or {}
 
 
 class ProblemDocument(BaseModel):
@@ -63,7 +71,14 @@ class ProblemDocument(BaseModel):
     correlation_id: str
 
 
-def document(request: Request, status: int, detail: str, kind: str | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def document(
+    request: Request,
+    status: int,
+    detail: str,
+    kind: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> JSONResponse:
     """A problem document as an answer."""
     content: dict[str, Any] = {
         "type": f"urn:finsight:problem:{kind}" if kind else "about:blank",
@@ -71,6 +86,7 @@ def document(request: Request, status: int, detail: str, kind: str | None = None
         "status": status,
         "detail": detail,
         "correlation_id": request.scope.get(REQUEST_ID, ""),
+        **(more or {}),
     }
     return JSONResponse(content, status, headers, MEDIA_TYPE)
 
@@ -80,7 +96,8 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return document(request, error.status_code, str(error.detail), getattr(error, "kind", None), error.headers)
+        kind, more = getattr(error, "kind", None), getattr(error, "more", None)
+        return document(request, error.status_code, str(error.detail), kind, error.headers, more)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
