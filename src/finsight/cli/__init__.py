@@ -8,6 +8,7 @@ from finsight import __version__
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.evaluation import compare, metrics, summary
 from finsight.cli.models import explain, fastest, predict, score, serve, tune
+from finsight.cli.openapi import openapi
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
 from finsight.cli.services import gc, mlflow, pull, push, storage
@@ -19,7 +20,7 @@ def main() -> None:
     """Build, prove, export, register and serve financial-sentiment models."""
 
 
-MODELS = (tune, predict, score, explain, fastest, serve)
+MODELS = (tune, predict, score, explain, fastest, serve, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow):
     main.add_command(command)

@@ -12,7 +12,7 @@ from fastapi.security import APIKeyHeader
 from finsight.domain.access import Principal
 from finsight.service.problems import Problem
 
-API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
+API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of this service.")
 LOCAL = "local"  # the tenant of a service that nobody has divided
 
 

@@ -44,6 +44,11 @@ def create_app(parts: Parts) -> FastAPI:
     return app
 
 
+def described() -> dict[str, Any]:
+    """The OpenAPI document, without a service."""
+    return create_app(Parts(None, OneKey(secrets.token_urlsafe()))).openapi()  # type: ignore[arg-type] # nobody asks the parts
+
+
 def run(bundle: Path, host: str, port: int) -> None:
     """Verify and load ``bundle``, then serve until interrupted; a key is made and printed when ``FINSIGHT_API_KEY`` is unset."""
     model = runtime.model(bundle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from finsight.bootstrap import service as core
 from finsight.errors import DataError
 from finsight.service.access import may
-from finsight.service.paging import Cursor, Limit, page
+from finsight.service.paging import Limit, page, page_cursor
 from finsight.service.problems import Problem, ProblemDocument
 from finsight.service.schemas import BaseSide, NewSide, example
 
@@ -24,6 +24,7 @@ _EXPERIMENT = {
     "params": {"train.lr": {"experiment": 0.00005, "workspace": 0.0001}},
     "metrics": {"macro_f1": {"experiment": 0.824, "workspace": 0.818}},
 }
+_AFTER = page_cursor("2026-11-20T09:30:00+00:00", "muddy-axle", "10d7701ff69d70e375224e5fb38cd0911b88826d")
 _VERDICT = "no significant difference"
 _METRIC = {
     "base": 0.818,
@@ -105,10 +106,10 @@ class Comparison(BaseModel):
 
 
 @router.get("", dependencies=[may("experiments.read")])
-def list_experiments(limit: Limit = 20, cursor: Cursor = None) -> ExperimentPage:
+def list_experiments(limit: Limit = 20, cursor: Annotated[str | None, _AFTER] = None) -> ExperimentPage:
     """List the experiments of this clone, newest first, with the parameters and metrics that are other than in the workspace."""
     log, here = core.experiment_log(), core.workspace()
-    shown, after = page(log.all(), lambda one: one.order, limit, cursor)
+    shown, following = page(log.all(), lambda one: one.order, limit, cursor)
     items = [
         ExperimentAnswer(
             name=one.name,
@@ -120,7 +121,7 @@ def list_experiments(limit: Limit = 20, cursor: Cursor = None) -> ExperimentPage
         )
         for one, outcome in zip(shown, log.outcomes(shown), strict=True)
     ]
-    return ExperimentPage(items=items, next=after)
+    return ExperimentPage(items=items, next=following)
 
 
 @router.get(

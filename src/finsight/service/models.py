@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from finsight.bootstrap import service as core
@@ -15,7 +15,7 @@ from finsight.pipeline.run_record import DIRTY_TAG, LICENCE_TAG, SIGNATURE_TAG, 
 from finsight.ports import ModelVersion
 from finsight.service.access import may
 from finsight.service.model_schemas import AuditLine, GateProblem, Metrics, Moved, Promotion, Rollback, Version, VersionDetails, VersionPage
-from finsight.service.paging import Cursor, Limit, page
+from finsight.service.paging import Limit, page, page_cursor
 from finsight.service.problems import Problem, ProblemDocument
 from finsight.service.schemas import VersionName
 
@@ -28,11 +28,15 @@ _METRIC = "test_"
 
 
 @router.get("", dependencies=[may("models.read")])
-def list_models(limit: Limit = 20, cursor: Cursor = None, archived_too: bool = False) -> VersionPage:
+def list_models(
+    limit: Limit = 20,
+    cursor: Annotated[str | None, page_cursor(12)] = None,
+    archived_too: Annotated[bool, Query(description="Whether versions that were put away are listed too.", examples=[False])] = False,
+) -> VersionPage:
     """List the versions of the model, newest first."""
     found = [one for one in reversed(core.versions()) if archived_too or not archived(one)]
-    shown, after = page(found, lambda one: (one.number,), limit, cursor)
-    return VersionPage(items=[Version(**_about(one)) for one in shown], next=after)
+    shown, following = page(found, lambda one: (one.number,), limit, cursor)
+    return VersionPage(items=[Version(**_about(one)) for one in shown], next=following)
 
 
 @router.get("/{version}", dependencies=[may("models.read")], responses={404: {"model": ProblemDocument}})
@@ -62,15 +66,14 @@ def promote_model(
 
 
 @router.post("/rollback", responses={409: {"model": ProblemDocument}})
-def rollback_model(request: Request, asked: Rollback, principal: Annotated[Principal, may("models.rollback")]) -> Moved:
+def rollback_model(asked: Rollback, principal: Annotated[Principal, may("models.rollback")]) -> Moved:
     """Let an alias point to the version that it pointed to before."""
-    with request.app.state.parts.slots.one():
-        before = _holder(core.versions(), asked.alias)
-        try:
-            message = core.rollback(asked.alias, principal.subject, asked.why)
-        except DataError as error:
-            raise Problem(409, str(error), "no-version-before") from None
-        now = _holder(core.versions(), asked.alias)
+    before = _holder(core.versions(), asked.alias)
+    try:
+        message = core.rollback(asked.alias, principal.subject, asked.why)
+    except DataError as error:
+        raise Problem(409, str(error), "no-version-before") from None
+    now = _holder(core.versions(), asked.alias)
     if now is None:
         raise Problem(409, f"{asked.alias}: somebody took it away meanwhile", "changed-meanwhile")
     return Moved(alias=asked.alias, version=now, before=before, message=message)

@@ -25,6 +25,7 @@ TAGS = [
     {"name": "health", "description": "For whoever keeps the service running."},
 ]
 _REFUSED = {
+    400: "The body is no JSON in UTF-8.",
     401: "No credential, or one that is not good.",
     403: "The credential's holder may not do this.",
     404: "There is none of that name.",
@@ -50,6 +51,8 @@ def describe(app: FastAPI) -> None:
             for schema in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which problem documents replace
                 made["components"]["schemas"].pop(schema, None)
             for operation in operations(made):
+                if "requestBody" in operation:
+                    operation["responses"]["400"] = {}
                 for status, response in operation["responses"].items():
                     if status.isdigit() and int(status) >= 400:
                         _refusal(int(status), response)

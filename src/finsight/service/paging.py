@@ -14,12 +14,17 @@ from finsight.service.problems import Problem
 
 MOST = 100
 Limit = Annotated[int, Query(ge=1, le=MOST, description="How many items a page has at most.", examples=[20])]
-Cursor = Annotated[
-    str | None,
-    Query(max_length=400, description="`next` of the page before; the first page without.", examples=["WzEyXQ"]),
-]
 Item = TypeVar("Item")
 Key = Callable[[Item], tuple[Any, ...]]
+
+
+def page_cursor(*example: int | str) -> Any:
+    """The query parameter of a list that says where its page begins.
+
+    :param example: a key of such an item.
+    """
+    words = "`next` of the page before; the first page without."
+    return Query(max_length=400, description=words, examples=[_encoded(example)])
 
 
 def page(items: Sequence[Item], key: Key[Item], limit: int, cursor: str | None) -> tuple[list[Item], str | None]:

@@ -32,6 +32,14 @@ class Prediction(BaseModel):
 class PredictResponse(BaseModel):
     """Predictions in the order of the texts."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "predictions": [{"label": "positive", "probabilities": {"negative": 0.01, "neutral": 0.05, "positive": 0.94}}],
+            }
+        }
+    )
+
     predictions: list[Prediction]
 
 
