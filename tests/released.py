@@ -68,7 +68,7 @@ def served(project: Project, **environment: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def service(released: Project) -> Iterator[httpx.Client]:
+def service(released: Project, redis_server: str) -> Iterator[httpx.Client]:
     """The service in the project of :func:`released`; whoever changes the registry brings it back."""
-    with served(released) as client:
+    with served(released, FINSIGHT_REDIS_URL=redis_server) as client:
         yield client

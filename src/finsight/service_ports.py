@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from finsight.domain.access import Principal
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -44,4 +46,34 @@ class ExperimentLog(Protocol):
 
     def outcomes(self, experiments: Sequence[Experiment]) -> list[Outcome]:
         """The outcome of each, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Somebody who has signed in to the page.
+
+    :param csrf: what each form of theirs carries, so that no other site can send one in their name.
+    """
+
+    principal: Principal
+    csrf: str
+
+
+class Sessions(Protocol):
+    """Keeps who has signed in.
+
+    Every method raises :class:`finsight.errors.UnreachableError` when the store does not answer.
+    """
+
+    def begin(self, principal: Principal) -> str:
+        """Begin a session; its id, which is a secret."""
+        ...
+
+    def find(self, secret: str) -> Session | None:
+        """The session of an id; None where there is none, or it is over."""
+        ...
+
+    def end(self, secret: str) -> None:
+        """End a session, if there is one."""
         ...

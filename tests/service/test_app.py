@@ -120,9 +120,12 @@ def test_a_tampered_bundle_is_not_served(finished: Project, tmp_path) -> None:
     assert done.stderr.startswith("error: models/bundle/tokenizer.json: SHA-256 is")
 
 
-def test_without_a_key_of_ones_own_one_is_made_and_shown_once(finished: Project) -> None:
+def test_without_a_key_of_ones_own_one_is_made_and_shown_once(finished: Project, redis_server: str) -> None:
     port = free_port()
-    environment = {k: v for k, v in os.environ.items() if k != "FINSIGHT_API_KEY"} | {"PYTHONUNBUFFERED": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "FINSIGHT_API_KEY"} | {
+        "PYTHONUNBUFFERED": "1",
+        "FINSIGHT_REDIS_URL": redis_server,
+    }
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
     with subprocess.Popen(command, cwd=finished.root, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

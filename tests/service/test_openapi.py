@@ -88,11 +88,11 @@ def test_the_command_prints_what_the_service_answers(service: httpx.Client) -> N
 
 
 @pytest.fixture(scope="module")
-def apart(released: Project) -> Iterator[httpx.Client]:
+def apart(released: Project, redis_server: str) -> Iterator[httpx.Client]:
     """A service whose registry may be changed at will."""
     kept = released.root / "fuzzed.db"
     shutil.copy(released.root / "released.db", kept)
-    with served(released, MLFLOW_TRACKING_URI=f"sqlite:///{kept}") as client:
+    with served(released, MLFLOW_TRACKING_URI=f"sqlite:///{kept}", FINSIGHT_REDIS_URL=redis_server) as client:
         yield client
 
 

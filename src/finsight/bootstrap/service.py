@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finsight.bootstrap.pipeline import load_params, registry, tracker
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError
 from finsight.files import read_json
-from finsight.settings import project_root
+from finsight.settings import load_settings, project_root
 
 if TYPE_CHECKING:
     from finsight.params.file import Params
     from finsight.ports import ModelVersion
-    from finsight.service_ports import ExperimentLog, Outcome
+    from finsight.service_ports import ExperimentLog, Outcome, Sessions
 
 COMPARE_SECONDS, TRACE_SECONDS = 120.0, 300.0
 WORKSPACE = "workspace"
@@ -186,3 +187,23 @@ def _params() -> Params:
         return load_params()
     except ParamsError as error:
         raise FinsightError(str(error)) from None
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """The address of the Redis of the settings, or of one of our own that runs as long as the block."""
+    from finsight.adapters.redis_server import embedded
+
+    given = load_settings().redis_url
+    if given:
+        yield given.get_secret_value()
+        return
+    with embedded(project_root() / ".service/redis") as address:
+        yield address
+
+
+def sessions(address: str) -> Sessions:
+    """Sessions in a Redis."""
+    from finsight.adapters.redis_sessions import RedisSessions
+
+    return RedisSessions(address)

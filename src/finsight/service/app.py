@@ -11,7 +11,8 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__, runtime
-from finsight.service import experiments, health, lineage, models, predict
+from finsight.bootstrap import service
+from finsight.service import experiments, health, lineage, models, pages, predict
 from finsight.service.access import OneKey
 from finsight.service.envelope import Envelope
 from finsight.service.openapi import describe, operation_id
@@ -36,6 +37,7 @@ def create_app(parts: Parts) -> FastAPI:
     add_problems(app)
     app.add_middleware(Envelope)
     app.include_router(health.router)
+    app.include_router(pages.router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
     for routes in (predict, models, experiments, lineage):
         v1.include_router(routes.router)
@@ -57,4 +59,6 @@ def run(bundle: Path, host: str, port: int) -> None:
     if not given:
         click.echo(f"X-API-Key for this run: {key}   (set FINSIGHT_API_KEY to choose one)")
     click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
-    uvicorn.run(create_app(Parts(model, OneKey(key))), host=host, port=port, log_level="warning", server_header=False)
+    with service.redis() as address:
+        parts = Parts(model, OneKey(key), sessions=service.sessions(address))
+        uvicorn.run(create_app(parts), host=host, port=port, log_level="warning", server_header=False)

@@ -36,7 +36,7 @@ def list_models(
     """List the versions of the model, newest first."""
     found = [one for one in reversed(core.versions()) if archived_too or not archived(one)]
     shown, following = page(found, lambda one: (one.number,), limit, cursor)
-    return VersionPage(items=[Version(**_about(one)) for one in shown], next=following)
+    return VersionPage(items=[version(one) for one in shown], next=following)
 
 
 @router.get("/{version}", dependencies=[may("models.read")], responses={404: {"model": ProblemDocument}})
@@ -101,8 +101,7 @@ def show_report(
     found = find(core.versions(), version)
     if _prefers_json(accept):
         return Response(core.report(found, "metrics.json"), media_type="application/json", headers={"Vary": "Accept"})
-    headers = {"Content-Security-Policy": REPORT_POLICY, "Vary": "Accept"}
-    return HTMLResponse(core.report(found, "report.html"), headers=headers)
+    return report_page(found)
 
 
 @router.get(
@@ -121,6 +120,17 @@ def show_card(version: VersionName) -> Response:
     """Show the model card of a version, in Markdown."""
     found = find(core.versions(), version)
     return Response(core.report(found, "model_card.md"), media_type="text/markdown; charset=utf-8")
+
+
+def report_page(found: ModelVersion) -> HTMLResponse:
+    """The report of a version as a page."""
+    headers = {"Content-Security-Policy": REPORT_POLICY, "Vary": "Accept"}
+    return HTMLResponse(core.report(found, "report.html"), headers=headers)
+
+
+def version(found: ModelVersion) -> Version:
+    """What is shown of a version."""
+    return Version(**_about(found))
 
 
 def _about(version: ModelVersion) -> dict[str, Any]:
