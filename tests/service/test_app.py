@@ -111,7 +111,7 @@ def test_every_route_says_who_may_use_it() -> None:
     for route in routes:
         actions = [action for one in route.dependant.dependencies if one.call and (action := action_of(one.call))]
         assert len(actions) == 1, route.path
-        closed = route.path == "/metrics" or (route.path.startswith("/v1") and route.path != "/v1/auth/token")
+        closed = route.path == "/metrics" or (route.path.startswith("/v1") and route.path != "/v1/auth/token")  # the page's: by its session
         assert (actions == ["anybody"]) != closed, route.path
 
 

@@ -9,6 +9,7 @@ from finsight.cli.audit import audit
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.evaluation import compare, metrics, summary
 from finsight.cli.models import explain, fastest, predict, score, serve, tune
+from finsight.cli.openapi import openapi
 from finsight.cli.policy import policy
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
@@ -22,7 +23,7 @@ def main() -> None:
     """Build, prove, export, register and serve financial-sentiment models."""
 
 
-MODELS = (tune, predict, score, explain, fastest, serve, worker)
+MODELS = (tune, predict, score, explain, fastest, serve, worker, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, policy, audit):
     main.add_command(command)

@@ -56,18 +56,20 @@ class AuditRecord(BaseModel):
 class AuditPage(BaseModel):
     """Records, newest first. ``next`` is the cursor of the older ones; null where there are none."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"records": [], "next": "17"}})
+
     records: list[AuditRecord]
     next: str | None = Field(examples=["17"])
 
 
 @router.get("/audit")
-def audit(
+def show_audit(
     request: Request,
     principal: Annotated[Principal, may("audit.read")],
-    cursor: Annotated[str | None, Query(pattern=r"^\d{1,15}$", description="`next` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(pattern=r"^\d{1,15}$", description="`next` of the page before.", examples=["17"])] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="How many records a page has at most.", examples=[50])] = 50,
 ) -> AuditPage:
-    """The audit log of one's tenant; for tenant `local`, whose service it is, also what strangers were refused."""
+    """Show the audit log of one's tenant; for tenant `local`, whose service it is, also what strangers were refused."""
     rules: Rules = request.app.state.parts.rules
     tenants = {principal.tenant} | ({""} if principal.tenant == LOCAL else set())
     found: list[AuditRecord] = []

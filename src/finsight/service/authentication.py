@@ -89,13 +89,13 @@ class Me(BaseModel):
 
 
 @router.get("/me")
-def me(principal: Annotated[Principal, may("me.read")]) -> Me:
+def show_me(principal: Annotated[Principal, may("me.read")]) -> Me:
     """Say who one is."""
     return Me(subject=principal.subject, tenant=principal.tenant, roles=sorted(principal.roles), scopes=sorted(principal.scopes))
 
 
 @router.post("/auth/ticket", status_code=201)
-def ticket(request: Request, principal: Annotated[Principal, may("auth.ticket")]) -> TicketResponse:
+def make_ticket(request: Request, principal: Annotated[Principal, may("auth.ticket")]) -> TicketResponse:
     """Give a ticket for the handshake of one socket: a browser can't send a header there, and an address gets into logs."""
     own: Credentialing = request.app.state.parts.own
     made = secrets.token_urlsafe(32)
@@ -128,7 +128,7 @@ async def form(request: Request) -> dict[str, str]:
 
 
 @router.post("/auth/token", dependencies=[anybody("auth.token")], openapi_extra=_FORM, responses=_REFUSALS)
-def token(asked: Annotated[dict[str, str], Depends(form)], request: Request) -> TokenResponse:
+def make_token(asked: Annotated[dict[str, str], Depends(form)], request: Request) -> TokenResponse:
     """Give a token for a key: OAuth 2.0 client credentials (RFC 6749, 4.4), by HTTP Basic or in the form."""
     parts: Parts = request.app.state.parts
     own = parts.own

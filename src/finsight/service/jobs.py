@@ -24,8 +24,38 @@ LOG_LINES = 1000  # of one answer
 _JSON_LINES = "application/jsonl"
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.")]
-Cursor = Annotated[str, Query(pattern=r"^(\d{1,19}-\d{1,19})?$", description="Only what comes after it; empty: from the beginning.")]
+_ID = "0d5c1f5a2b7e4e0c9f3b8a6d4c2e1f00"
+_EXAMPLE = {
+    "id": _ID,
+    "kind": "train",
+    "parameters": {"train.lr": 3e-5},
+    "owner": "admin",
+    "state": "running",
+    "attempt": 1,
+    "created": "2026-11-27T12:00:00Z",
+    "started": "2026-11-27T12:00:01Z",
+    "ended": None,
+    "stage": "train",
+    "progress": 0.25,
+    "metrics": {"validation_macro_f1": 0.81},
+    "experiment": "",
+    "result": "",
+    "error": "",
+}
+_LOG = {
+    "text/plain": {"schema": {"type": "string"}, "example": "Running stage 'train'\n"},
+    _JSON_LINES: {
+        "schema": {"type": "string"},
+        "example": '{"cursor": "1764200000000-0", "type": "log", "line": "Running stage \'train\'"}\n',
+    },
+}
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.", examples=[_ID])]
+Cursor = Annotated[
+    str,
+    Query(
+        pattern=r"^(\d{1,19}-\d{1,19})?$", description="Only what comes after it; empty: from the beginning.", examples=["1764200000000-0"]
+    ),
+]
 Value = bool | int | float | str | None
 Parameters = Annotated[dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]], Field(max_length=100)]
 
@@ -55,27 +85,7 @@ class JobRequest(BaseModel):
 class JobState(BaseModel):
     """A job and how far it has come."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": "0d5c1f5a2b7e4e0c9f3b8a6d4c2e1f00",
-                "kind": "train",
-                "parameters": {"train.lr": 3e-5},
-                "owner": "admin",
-                "state": "running",
-                "attempt": 1,
-                "created": "2026-11-27T12:00:00Z",
-                "started": "2026-11-27T12:00:01Z",
-                "ended": None,
-                "stage": "train",
-                "progress": 0.25,
-                "metrics": {"validation_macro_f1": 0.81},
-                "experiment": "",
-                "result": "",
-                "error": "",
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
     id: str
     kind: Kind
@@ -97,6 +107,8 @@ class JobState(BaseModel):
 class JobPage(BaseModel):
     """Jobs, the newest first; `next` is the cursor of the next page, empty on the last."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"jobs": [_EXAMPLE], "next": "41"}})
+
     jobs: list[JobState]
     next: str
 
@@ -104,12 +116,21 @@ class JobPage(BaseModel):
 @router.post(
     "", status_code=201, responses={200: {"model": JobState, "description": "It is there already"}, 409: {"description": "Not now"}}
 )
-def create(
+def create_job(
     asked: JobRequest,
     request: Request,
     response: Response,
     principal: Annotated[Principal, may("jobs.create")],
-    key: Annotated[str, Header(alias="Idempotency-Key", max_length=100, pattern=r"^[\x21-\x7e]*$")] = "",
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            max_length=100,
+            pattern=r"^[\x21-\x7e]*$",
+            description="Names the order for a day: sent again it is the same job.",
+            examples=["nightly-2026-11-27"],
+        ),
+    ] = "",
 ) -> JobState:
     """Queue a job. The same order again is the same job, unless that ended badly; an `Idempotency-Key` names it for a day in any case."""
     jobs = parts(request)
@@ -127,13 +148,13 @@ def create(
 
 
 @router.get("")
-def listed(
+def list_jobs(
     request: Request,
     principal: Annotated[Principal, may("jobs.read")],
-    state: State | None = None,
-    kind: Kind | None = None,
-    cursor: Annotated[str, Query(pattern=r"^\d{0,15}$")] = "",
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    state: Annotated[State | None, Query(description="Only jobs in this state.", examples=["running"])] = None,
+    kind: Annotated[Kind | None, Query(description="Only jobs of this kind.", examples=["train"])] = None,
+    cursor: Annotated[str, Query(pattern=r"^\d{0,15}$", description="`next` of the page before.", examples=["41"])] = "",
+    limit: Annotated[int, Query(ge=1, le=200, description="How many jobs a page has at most.", examples=[50])] = 50,
 ) -> JobPage:
     """One's own tenant's jobs, the newest first."""
     found, after = parts(request).queue.jobs(principal.tenant, state, kind, int(cursor or 0), limit)
@@ -141,7 +162,7 @@ def listed(
 
 
 @router.get("/{job}", responses={404: {"description": "There is none of that id"}})
-def one(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.read")]) -> JobState:
+def show_job(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.read")]) -> JobState:
     """A job's state, stage, progress, metrics, and the experiment that it became."""
     return shown(own(request, principal, job))
 
@@ -149,14 +170,14 @@ def one(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.
 @router.get(
     "/{job}/log",
     response_class=PlainTextResponse,
-    responses={200: {"content": {_JSON_LINES: {}}}, 404: {"description": "There is none of that id"}},
+    responses={200: {"content": _LOG}, 404: {"description": "There is none of that id"}},
 )
-def log(
+def show_log(
     job: JobId,
     request: Request,
     principal: Annotated[Principal, may("jobs.read")],
     cursor: Cursor = "",
-    format: Literal["text", "jsonl"] = "text",
+    format: Annotated[Literal["text", "jsonl"], Query(description="Text, or all events as lines of JSON.", examples=["jsonl"])] = "text",
 ) -> Response:
     """What a job said: its output as text, or all that happened as lines of JSON. `X-Next-Cursor` is where to go on."""
     queue = parts(request).queue
@@ -169,7 +190,7 @@ def log(
 
 
 @router.delete("/{job}", status_code=202, responses={404: {"description": "There is none of that id"}})
-def cancel(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.cancel")]) -> JobState:
+def cancel_job(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.cancel")]) -> JobState:
     """End a job: at once where it waits, within seconds where it runs, with every process that it has started."""
     mine = own(request, principal, job)
     permit(request, principal, "jobs.cancel", Resource("job", job, mine.order.tenant, mine.order.owner))

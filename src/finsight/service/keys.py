@@ -114,9 +114,11 @@ def make_key(asked: KeyRequest, request: Request, principal: Annotated[Principal
 def list_keys(
     request: Request,
     principal: Annotated[Principal, may("keys.read")],
-    tenant: Annotated[Tenant | None, Query(description="Another tenant's, for those of the tenant `local`.")] = None,
-    cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{24}$", description="`next` of the page before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    tenant: Annotated[Tenant | None, Query(description="Another tenant's, for those of the tenant `local`.", examples=["acme"])] = None,
+    cursor: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{24}$", description="`next` of the page before.", examples=["0199f0c2a4d27c1e5b9a3f60"])
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many keys a page has at most.", examples=[50])] = 50,
 ) -> KeyPage:
     """List the keys of one's tenant, those that have ended for 30 days too."""
     if tenant not in (None, principal.tenant) and principal.tenant != LOCAL:

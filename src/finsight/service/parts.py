@@ -14,6 +14,8 @@ from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions
 from finsight.service.rules import Rules
+from finsight.service.slots import Slots
+from finsight.service_ports import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Parts:
 
     :param own: makes the service's own credentials.
     :param proxies: networks whose word for a client's address is taken.
+    :param jobs: None where the service has none.
+    :param sessions: who has signed in to the page; there is no signing in without.
+    :param slots: for comparisons and verifications.
     :param running: each is entered when the service starts and left when it ends, in the reverse order.
     """
 
@@ -31,6 +36,8 @@ class Parts:
     own: Credentialing
     proxies: tuple[Network, ...] = ()
     jobs: Jobs | None = None
+    sessions: Sessions | None = None
+    slots: Slots = field(default_factory=Slots)
     meters: Meters = field(default_factory=Meters)
     life: Life = field(default_factory=Life)
     running: tuple[Callable[[], AbstractAsyncContextManager[None]], ...] = ()

@@ -61,8 +61,8 @@ def permit(connection: HTTPConnection, principal: Principal, action: str, resour
     raise Problem(403, f"{principal.subject} may not do {action}: {decision.reason}; an admin of this service can allow it")
 
 
-def permitted(connection: HTTPConnection, principal: Principal, action: str, resource: Resource) -> bool:
-    """Whether :func:`permit` would go on: for lists, which show only what one may see."""
+def permitted(connection: HTTPConnection, principal: Principal, action: str, resource: Resource | None = None) -> bool:
+    """Whether :func:`permit` would go on: for lists and pages, which show only what one may see and do."""
     return _decision(connection, principal, action, resource).allowed
 
 

@@ -12,6 +12,7 @@ import click
 import uvicorn
 
 from finsight import runtime
+from finsight.bootstrap import released
 from finsight.bootstrap import service as bootstrap
 from finsight.bundle import bundle_digest
 from finsight.ports import ModelVersion
@@ -97,7 +98,8 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
         gate, own, made = entrance(settings, host, url)
         jobs = Jobs(queue, bootstrap.repository_jobs(bundle).order)
-        parts = Parts(found, gate, house_rules(settings, url), own, proxies, jobs, meters, running=running)
+        sessions = released.sessions(url)
+        parts = Parts(found, gate, house_rules(settings, url), own, proxies, jobs, sessions, meters=meters, running=running)
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")

@@ -1,0 +1,71 @@
+"""Sessions in Redis, by a hash of their id: whoever reads the store can't sign in with what stands there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis, RedisError
+
+from finsight.domain.access import Principal
+from finsight.errors import UnreachableError
+from finsight.service_ports import Session
+
+SECONDS = 12 * 3600
+_PREFIX = "finsight:session:"
+_BYTES = 32
+
+
+class RedisSessions:
+    """The sessions of one Redis."""
+
+    def __init__(self, address: str) -> None:
+        self._redis = Redis.from_url(address, socket_timeout=5, socket_connect_timeout=5)
+
+    def begin(self, principal: Principal) -> str:
+        """See :class:`finsight.service_ports.Sessions`."""
+        secret = secrets.token_urlsafe(_BYTES)
+        about = {
+            "subject": principal.subject,
+            "tenant": principal.tenant,
+            "roles": sorted(principal.roles),
+            "scopes": sorted(principal.scopes),
+            "csrf": secrets.token_urlsafe(_BYTES),
+        }
+        with _reachable():
+            self._redis.set(_key(secret), json.dumps(about), ex=SECONDS)
+        return secret
+
+    def find(self, secret: str) -> Session | None:
+        """See :class:`finsight.service_ports.Sessions`."""
+        with _reachable():
+            kept = self._redis.get(_key(secret))
+        if not isinstance(kept, bytes):
+            return None
+        about = json.loads(kept)
+        principal = Principal(about["subject"], about["tenant"], frozenset(about["roles"]), frozenset(about["scopes"]))
+        return Session(principal, about["csrf"])
+
+    def end(self, secret: str) -> None:
+        """See :class:`finsight.service_ports.Sessions`."""
+        with _reachable():
+            self._redis.delete(_key(secret))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+
+def _key(secret: str) -> str:
+    return _PREFIX + hashlib.sha256(secret.encode()).hexdigest()
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise UnreachableError(f"Redis: {type(error).__name__}; start it, or set FINSIGHT_REDIS_URL to one that runs") from None

@@ -1,0 +1,54 @@
+"""Names that users give, by strict patterns: nothing that passes can be an option, a path or a revision expression."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+
+_ALIAS = "[A-Za-z][A-Za-z0-9_-]{0,63}"
+_NUMBER = "[1-9][0-9]{0,8}"
+
+
+def example(
+    content: dict[str, Any], extra: Literal["allow", "forbid", "ignore"] = "ignore", title: str | None = None, **schema: Any
+) -> ConfigDict:
+    """The configuration of a model that the OpenAPI document shows with an example.
+
+    :param schema: more of its JSON schema.
+    """
+    return ConfigDict(json_schema_extra={"example": content, **schema}, extra=extra, title=title)
+
+
+def _assignable(alias: str) -> str:
+    # MLflow keeps these to itself.
+    if alias == "latest" or (alias[0] == "v" and alias[1:].isdigit()):
+        raise ValueError("latest and v1, v2, … are not given as aliases")
+    return alias
+
+
+Alias = Annotated[
+    str,
+    StringConstraints(pattern=f"^{_ALIAS}$"),
+    AfterValidator(_assignable),
+    Field(description="Letters, digits, `-` and `_`, a letter first; not `latest`, `v1`, `v2`, …", examples=["champion"]),
+]
+Why = Annotated[
+    str,
+    StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$"),
+    Field(description="The reason, for the audit log, on one line.", examples=["better on the news of the third quarter"]),
+]
+VersionName = Annotated[
+    str,
+    Path(pattern=f"^({_NUMBER}|{_ALIAS})$", description="The number of a version, or an alias that points to one.", examples=["champion"]),
+]
+
+
+def _side(what: str, example: str) -> Any:
+    words = f"{what}: the name of an experiment, the number or an alias of a version, or `workspace`."
+    return Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description=words, examples=[example])
+
+
+BaseSide = Annotated[str, _side("What is compared with", "champion")]
+NewSide = Annotated[str, _side("What is asked about", "muddy-axle")]

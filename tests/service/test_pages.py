@@ -1,0 +1,219 @@
+"""The page for people, in a real Chromium without JavaScript, and what it refuses to other sites."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from conftest import Project
+from released import KEY
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HEADLINE = "Operating profit rose to EUR 13.1 mn, but sales <b>fell</b>."
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here: install the package chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser: Browser, service: httpx.Client) -> Iterator[Page]:
+    context = browser.new_context(
+        base_url=str(service.base_url), java_script_enabled=False, color_scheme=request.param, viewport={"width": 1100, "height": 900}
+    )
+    context.set_default_timeout(120_000)  # a comparison takes its time on a busy machine
+    opened = context.new_page()
+    opened.goto("/")
+    yield opened
+    context.close()
+
+
+def sign_in(page: Page) -> None:
+    page.get_by_label("Key of this service").fill(KEY)
+    page.get_by_role("button", name="Sign in").press("Enter")
+
+
+# WCAG 2.2: contrast of each text (1.4.3), a name for each control (4.1.2), headings in order (1.3.1), nothing wider than the window
+# (1.4.10).
+CHECK = """() => {
+  const found = [];
+  const parse = colour => { const c = colour.match(/[\\d.]+/g).map(Number); return c.length > 3 && c[3] === 0 ? null : c.slice(0, 3); };
+  const light = c => c.map(v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const c = parse(getComputedStyle(node).backgroundColor);
+      if (c) return c;
+    }
+    return [255, 255, 255];
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text = walker.nextNode(); text; text = walker.nextNode()) {
+    const node = text.parentElement;
+    if (!text.data.trim() || ["OPTION", "METER"].includes(node.tagName)) continue;
+    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(2)}: ${text.data.trim()}`);
+  }
+  for (const control of document.querySelectorAll("input:not([type=hidden]), textarea, select, meter"))
+    if (!control.labels?.length && !control.ariaLabel) found.push(`no label: ${control.outerHTML}`);
+  for (const button of document.querySelectorAll("button, a[href]"))
+    if (!button.textContent.trim()) found.push(`no name: ${button.outerHTML}`);
+  const levels = [...document.querySelectorAll("h1, h2, h3, h4")].map(heading => Number(heading.tagName[1]));
+  levels.forEach((level, i) => { if (level > (levels[i - 1] ?? 0) + 1) found.push(`heading ${level} after ${levels[i - 1]}`); });
+  const ids = [...document.querySelectorAll("[id]")].map(node => node.id);
+  ids.forEach((id, i) => { if (ids.indexOf(id) !== i) found.push(`id twice: ${id}`); });
+  for (const node of document.querySelectorAll("[aria-labelledby]"))
+    if (!document.getElementById(node.getAttribute("aria-labelledby"))) found.push(`labelled by nothing: ${node.outerHTML.slice(0, 60)}`);
+  if (!document.documentElement.lang) found.push("no language");
+  if (document.querySelectorAll("main").length !== 1) found.push("no main");
+  if (document.documentElement.scrollWidth > innerWidth) found.push(`wider than the window: ${document.documentElement.scrollWidth}`);
+  return found;
+}"""
+
+
+def test_a_headline_is_labelled_and_explained(page: Page) -> None:
+    sign_in(page)
+    page.get_by_label("A headline, or a few sentences").fill(HEADLINE)
+    page.get_by_role("button", name="Label it").press("Enter")
+    result = page.get_by_role("status")
+    assert result.get_by_role("heading").first.inner_text() in ("Negative", "Neutral", "Positive")
+    probabilities = [float(meter.get_attribute("value") or "x") for meter in result.locator("meter").all()]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-3)
+    words = [re.sub(r"\s*[+-]\d\.\d\d$", "", word) for word in result.locator(".w").all_inner_texts()]
+    assert words == HEADLINE.split()
+    assert page.get_by_label("A headline, or a few sentences").input_value() == HEADLINE
+    assert page.evaluate(CHECK) == []
+
+
+def test_the_page_holds_up_on_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate(CHECK) == []
+    sign_in(page)
+    assert page.get_by_role("table").first.is_visible()
+    assert page.evaluate(CHECK) == []
+
+
+def test_the_keyboard_reaches_everything_in_reading_order(page: Page) -> None:
+    sign_in(page)
+    reached = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        name = page.evaluate("() => document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.name")
+        if name in reached:
+            break
+        reached.append(name)
+    wanted = [
+        "Skip to the content",
+        "Sign out",
+        "text",
+        "Label it",
+        "Report of version 2",
+        "version",
+        "why",
+        "force",
+        "Promote",
+        "back",
+        "Roll back",
+    ]
+    assert [name for name in reached if name in wanted] == wanted
+
+
+def test_the_champion_is_moved_and_moved_back(page: Page, released: Project) -> None:
+    sign_in(page)
+    try:
+        page.get_by_label("Version", exact=True).select_option("2")
+        page.get_by_label("Reason, for the audit log").first.fill("a drill on the page")
+        page.get_by_role("button", name="Promote").click()
+        assert page.get_by_role("status").inner_text() == "The champion was changed."
+        assert "champion" in page.get_by_role("row", name=re.compile("^2 ")).inner_text()
+    finally:
+        page.get_by_role("button", name="Roll back").click()
+    assert page.get_by_role("status").inner_text() == "The champion is the one before."
+    assert "champion" in page.get_by_role("row", name=re.compile("^1 ")).inner_text()
+    log = httpx.get(page.url.partition("?")[0] + "v1/models/2", headers={"X-API-Key": KEY}).json()["log"]
+    assert log[-2]["who"] == "admin"
+    assert log[-2]["why"].startswith("a drill on the page; ")
+
+
+def test_what_is_refused_is_said(page: Page) -> None:
+    sign_in(page)
+    page.get_by_label("Even where a gate fails (needs a reason)").check()
+    page.get_by_role("button", name="Promote").click()
+    assert page.get_by_role("alert").inner_text() == "force needs why: the audit log keeps the reason"
+    page.get_by_role("link", name="Report of version 2").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "finsight"
+
+
+def test_nothing_comes_from_elsewhere_and_no_style_is_refused(page: Page) -> None:
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.reload()
+    assert asked == [page.url]
+    assert not [text for text in complaints if "Content Security Policy" in text]
+
+
+def test_a_wrong_key_opens_nothing_and_signing_out_closes(page: Page) -> None:
+    page.get_by_label("Key of this service").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    assert page.get_by_role("alert").inner_text() == "This is no key of this service."
+    assert page.context.cookies() == []
+    sign_in(page)
+    (cookie,) = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
+    page.get_by_role("button", name="Sign out").click()
+    assert page.get_by_role("status").inner_text() == "You are signed out."
+    page.context.add_cookies([cookie])
+    page.goto("/")
+    assert page.get_by_label("Key of this service").is_visible()
+
+
+@pytest.fixture
+def signed_in(service: httpx.Client) -> Iterator[tuple[httpx.Client, str]]:
+    """A client with a session, and the session's CSRF token."""
+    with httpx.Client(base_url=service.base_url, timeout=60, follow_redirects=True) as client:
+        found = re.search(r'name="csrf" value="([^"]+)"', client.post("/session", data={"key": KEY}).text)
+        assert found is not None
+        yield client, found[1]
+
+
+FORMS = [("/", {"text": "x"}), ("/promote", {"version": "2"}), ("/rollback", {}), ("/session/end", {})]
+
+
+@pytest.mark.parametrize(("path", "form"), FORMS)
+def test_a_form_of_another_site_is_refused(signed_in: tuple[httpx.Client, str], path: str, form: dict[str, str]) -> None:
+    client, token = signed_in
+    assert client.post(path, data=form).status_code == 422
+    assert client.post(path, data=form | {"csrf": token[:-1] + "é"}).status_code == 403
+    for origin in ("https://elsewhere.example", "null"):
+        assert client.post(path, data=form | {"csrf": token}, headers={"Origin": origin}).status_code == 403
+    assert 'name="csrf"' in client.get("/").text
+    assert httpx.post(client.base_url.join(path), data=form | {"csrf": token}).status_code == 401
+
+
+def test_the_session_is_good_for_the_page_alone(signed_in: tuple[httpx.Client, str]) -> None:
+    client, _ = signed_in
+    assert client.get("/v1/models").status_code == 401
+    assert client.get("/models/2/report").text.startswith("<!doctype html>")
+    assert "sandbox" in client.get("/models/2/report").headers["Content-Security-Policy"]
+    client.cookies.clear()
+    assert 'id="key"' in client.get("/models/2/report").text
+
+
+def test_the_templates_are_in_the_package() -> None:
+    import finsight.service
+
+    names = {path.name for path in (Path(finsight.service.__file__).parent / "templates").iterdir()}
+    assert names == {"page.html", "headline.html", "models.html", "style.css"}
