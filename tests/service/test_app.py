@@ -35,7 +35,7 @@ def client(finished: Project, redis_server: str) -> Iterator[httpx.Client]:
 
 def test_alive_and_ready(client: httpx.Client, finished: Project) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready", "bundle": bundle_digest(finished.root / "models/bundle")}
+    assert client.get("/readyz").json() == {"status": "ready", "bundle": bundle_digest(finished.root / "models/bundle"), "version": None}
 
 
 def test_predictions_come_in_order_and_sum_to_one(client: httpx.Client) -> None:

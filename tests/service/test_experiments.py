@@ -15,6 +15,8 @@ from finsight.adapters.git_experiments import GitExperiments
 from finsight.errors import ParamsError, UnreachableError
 from released import EXPERIMENT
 
+pytestmark = pytest.mark.long
+
 
 def test_an_experiment_is_listed_with_what_is_other_than_in_the_workspace(service: httpx.Client, released: Project) -> None:
     listed = service.get("/v1/experiments").json()

@@ -77,6 +77,7 @@ def until(what: Callable[[], bool]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # MLflow's own
+@pytest.mark.long
 def test_a_swap_under_load_fails_no_request_and_a_bad_champion_is_refused(
     finished: Project, copy_of: Callable[[Project], Project], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +88,7 @@ def test_a_swap_under_load_fails_no_request_and_a_bad_champion_is_refused(
         serving(project.root, "--bundle", CHAMPION, **options) as (client, process),
         serving(project.root, "--bundle", CHAMPION, **options, FINSIGHT_REQUIRE_SIGNATURE="any") as (strict, _),
     ):
-        assert client.get("/readyz").json() == {"status": "ready", "bundle": first, "version": "1"}
+        assert client.get("/readyz").json() == {"status": "ready", "bundle": first, "version": 1}
         with Asking(client.base_url) as asking:
             until(lambda: len(asking.answers) > 20)
             second = register(project, 3.0)
@@ -99,7 +100,7 @@ def test_a_swap_under_load_fails_no_request_and_a_bad_champion_is_refused(
             until(lambda: len(asking.answers) > seen + 20)
         assert {status for status, _ in asking.answers} == {200}
         assert {bundle for _, bundle in asking.answers} == {first, second}
-        assert client.get("/readyz").json() == {"status": "ready", "bundle": second, "version": "2"}
+        assert client.get("/readyz").json() == {"status": "ready", "bundle": second, "version": 2}
         assert metric(client, "finsight_model_swaps_total", outcome="refused") == 1
         assert metric(client, "finsight_model_swaps_total", outcome="swapped") == 1
         # The other asks for signatures, and what was signed was the first.

@@ -49,6 +49,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from finsight.adapters.live import Live
 from types import SimpleNamespace
+
+pytestmark = pytest.mark.long
 params = YAML(typ="safe").load(Path("params.yaml"))
 live = Live()
 def tell(epoch, step, metrics):

@@ -83,6 +83,7 @@ def test_every_scheme_of_security_is_described(document: dict[str, Any]) -> None
         assert (operation["tags"] == ["health"] or operation["operationId"] == "make_token") != bool(operation.get("security"))
 
 
+@pytest.mark.long
 def test_the_command_prints_what_the_service_answers(service: httpx.Client) -> None:
     printed = subprocess.run([sys.executable, "-m", "finsight.cli", "openapi"], capture_output=True, check=True)
     assert json.loads(printed.stdout) == service.get("/openapi.json").json()
@@ -107,6 +108,7 @@ def schemathesis(document: str | Path, service: httpx.Client, folder: Path, *opt
     return subprocess.run([*command, *given], cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_the_service_does_what_the_document_says(apart: httpx.Client, tmp_path: Path) -> None:
     slow = [option for name in SLOW for option in ("--exclude-operation-id", name)]
     few = ("--phases", "examples,coverage,fuzzing", "-n", "8", "--max-time", "30")
@@ -135,6 +137,7 @@ def test_thousands_of_cases_find_no_answer_that_is_not_documented(apart: httpx.C
     assert int(line.split()[0]) > 2000, line
 
 
+@pytest.mark.long
 def test_a_document_that_says_something_else_is_found_out(apart: httpx.Client, tmp_path: Path, document: dict[str, Any]) -> None:
     wrong = json.loads(json.dumps(document))
     wrong["components"]["schemas"]["Version"]["properties"]["version"] = {"type": "string"}

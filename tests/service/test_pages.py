@@ -12,7 +12,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from conftest import Project
 from released import KEY
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HEADLINE = "Operating profit rose to EUR 13.1 mn, but sales <b>fell</b>."
 

@@ -19,6 +19,8 @@ from finsight.adapters.redis_server import _executable
 from finsight.domain.jobs import Job, Kind, Order, State
 from finsight.errors import UnreachableError
 
+pytestmark = pytest.mark.long
+
 LEASE = 6.0  # where a test waits for its end; else long enough for a machine that is busy
 # Says who it is, then that it lives, 20 times a second; its own child does so too, in a session of its own.
 BEAT = 'for i in $(seq {n}); do echo "$$ $(date +%s.%N)" >> beats; sleep 0.05; done'
