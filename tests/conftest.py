@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,14 @@ def write_csv(path: Path, rows: Sequence[dict[str, str]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _swept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have what a library leaves open found in the test that lets it, and not in one that comes later."""
+    yield
+    if any("ResourceWarning" in str(words) for mark in request.node.iter_markers("filterwarnings") for words in mark.args):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

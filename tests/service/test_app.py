@@ -138,4 +138,4 @@ def test_without_a_key_of_ones_own_one_is_made_and_shown_once(finished: Project,
         process.terminate()
     assert answer.status_code == 200
     assert process.returncode == 0
-    assert "bye bye" in (finished.root / ".service/redis/redis.log").read_text()  # Redis ended with it
+    assert "bye bye" in (own.root / ".service/redis/redis.log").read_text()  # Redis ended with it
