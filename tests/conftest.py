@@ -67,12 +67,17 @@ def write_csv(path: Path, rows: Sequence[dict[str, str]]) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _swept(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Have what a library leaves open found in the test that lets it, and not in one that comes later."""
+def _lets_go(item: pytest.Item | None) -> bool:
+    marks = item.iter_markers("filterwarnings") if item else ()
+    return any("ResourceWarning" in str(words) for mark in marks for words in mark.args)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Have what a library leaves open found in the test that lets it, or in the next that does, and not in one that comes later."""
     yield
-    if any("ResourceWarning" in str(words) for mark in request.node.iter_markers("filterwarnings") for words in mark.args):
-        gc.collect()
+    if _lets_go(item) and not _lets_go(nextitem):
+        gc.collect()  # a third of a second, with all that is loaded
 
 
 @pytest.fixture(scope="session")
