@@ -1,13 +1,16 @@
 """With which of its formats a bundle predicts on this host. Needs tokenizers, numpy and one runtime alone: no params.yaml, no torch.
 
 A format is taken, in this order: the one that the caller names; the one that ``FINSIGHT_FORMAT`` pins; the one that was the fastest when
-this host was measured (``finsight fastest``, or the first large ``finsight score``); the bundle's first, which is its reference.
+this host was measured (``finsight fastest``, the first large ``finsight score``, ``finsight serve``); the bundle's first, which is its
+reference.
 """
 
 from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +35,20 @@ def classifier(bundle: Path, graph: str | None = None) -> BundleClassifier:
 def choice(bundle: Path, graph: str | None = None) -> str | None:
     """The named format, the pinned one, or the one that is known to be the fastest here; None where nothing is known."""
     return graph or wanted_format() or _known(bundle)
+
+
+def settled(bundle: Path, graph: str | None = None, measuring: Callable[[], None] = lambda: None) -> str:
+    """The same, but never nothing: what is not known is measured, which takes seconds, and kept.
+
+    :param measuring: called before.
+    """
+    if known := choice(bundle, graph):
+        return known
+    measuring()
+    found = measure(bundle)
+    with suppress(OSError):  # without a cache it is measured each time
+        keep(bundle, found)
+    return found.format
 
 
 def model(bundle: Path, graph: str | None = None) -> Model:

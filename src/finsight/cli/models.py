@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -21,6 +20,7 @@ BUNDLE_OPTION = click.option(
     show_default=True,
     help="A folder, or models:/NAME@ALIAS or models:/NAME/VERSION in the registry.",
 )
+_MEASURING = "measuring once which format is the fastest on this host …"
 _LARGE = 2**20  # bytes of a file that takes longer to score than it takes to measure the formats
 _BAR = 40  # characters of a word that carries all of the probability
 
@@ -79,12 +79,8 @@ def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None
     from finsight.pipeline.score import score
 
     bundle = located(bundle)
-    if source.is_file() and source.stat().st_size > _LARGE and not runtime.choice(bundle, graph):
-        click.secho("measuring once which format is the fastest on this host …", fg="cyan", err=True)
-        found = runtime.measure(bundle)
-        with suppress(OSError):  # without a cache it is measured each time
-            runtime.keep(bundle, found)
-        graph = found.format
+    if source.is_file() and source.stat().st_size > _LARGE:
+        graph = runtime.settled(bundle, graph, lambda: click.secho(_MEASURING, fg="cyan", err=True))
     model = runtime.model(bundle, graph)
     with row_bars() as progress:
         scored = score(source, target, text, model, f"{bundle_digest(bundle)} {model.format}", progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -29,6 +30,7 @@ from finsight.service.parts import Parts
 from finsight.service.predictions import Predictions, Served
 from finsight.settings import Settings, load_settings
 
+_LOG = logging.getLogger("finsight.service")
 LIMIT = 30  # seconds that requests under way have to end
 Running = tuple[Callable[[], AbstractAsyncContextManager[None]], ...]
 IDLE = 75  # seconds a connection may be idle: longer than load balancers keep one, since whoever closes it may lose the other's request
@@ -64,7 +66,8 @@ def load(bundle: Path, version: ModelVersion | None) -> Served:
     :raises ArtifactError: when it is not what it should be.
     """
     folder = bootstrap.checked_folder(bundle, version)
-    served = Served(runtime.model(folder), bundle_digest(folder), version.number if version else None)
+    graph = runtime.settled(folder, measuring=lambda: _LOG.warning("measuring once which format is the fastest on this host"))
+    served = Served(runtime.model(folder, graph), bundle_digest(folder), version.number if version else None)
     served.warm()
     return served
 
