@@ -40,6 +40,8 @@ class Badges:
         tenant, roles, scopes = [*rest, "", ""][:3]
         return Principal(subject, tenant, frozenset(filter(None, roles.split(","))), frozenset(filter(None, scopes.split(","))))
 
+    lately = principal
+
 
 def rules(allowance: str = "", **given: Any) -> Rules:
     """Rules with the policy that is shipped, and all else in memory."""

@@ -155,6 +155,10 @@ class Windows(Protocol):
         """
         ...
 
+    def at_once(self, who: str, action: str) -> Standing | None:
+        """The same where nobody has to be asked for it; None, and nothing is counted, otherwise."""
+        ...
+
 
 class ResultCache(Protocol):
     """Keeps what was computed, for a while and within bounds: an entry may be gone at any time. Threads may share it.

@@ -67,6 +67,22 @@ def test_a_lease_spares_redis_and_ends_with_the_amount(redis_url: str) -> None:
     assert [one.left for one in found[:100]] == list(range(99, -1, -1))
 
 
+def test_what_is_at_once_counts_and_asks_nobody(redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        shared, memory = SlidingWindows(amounts("predict=40/day"), client), SlidingWindows(amounts("predict=2/day"))
+        leased = LeasedWindows(shared)
+        assert shared.at_once("ann", "predict") is None
+        assert leased.at_once("ann", "predict") is None
+        assert leased.hit("ann", "predict").left == 39  # and one more is leased
+        at_once = leased.at_once("ann", "predict")
+        assert at_once is not None
+        assert (at_once.allowed, at_once.left) == (True, 38)
+        assert leased.at_once("ann", "predict") is None
+        assert leased.hit("ann", "predict").left == 37
+        found = [memory.at_once("ann", "predict") for _ in range(3)]
+        assert [one and one.allowed for one in found] == [True, True, False]
+
+
 def test_a_redis_that_is_away_is_unreachable(tmp_path: Path) -> None:
     with embedded(tmp_path / "redis") as address, Redis.from_url(address) as client:
         windows = SlidingWindows(LIMITS, client)

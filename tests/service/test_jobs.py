@@ -73,6 +73,8 @@ class Keys:
         role = "viewer" if key == "guests" else "trainer"
         return Principal(f"of-{key}", key, frozenset({role})) if key else None
 
+    lately = principal
+
 
 class Small:
     """A small repository, its service, and a client of tenant a."""

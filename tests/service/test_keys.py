@@ -9,7 +9,7 @@ from redis import Redis
 
 from finsight.domain.access import Principal
 from finsight.domain.keys import parts_of
-from finsight.service.remembered import MOST, SECONDS, Remembered, RememberedPrincipal
+from finsight.service.remembered import LATELY, MOST, SECONDS, Remembered, RememberedPrincipal
 from live import ADMIN_KEY, Live, live
 
 
@@ -237,3 +237,38 @@ def test_what_is_remembered_is_bounded_and_not_for_long() -> None:
     assert remembered.find("1") is not None
     now[0] += 0.1
     assert remembered.find("1") is None
+
+
+def test_what_was_looked_up_a_moment_ago_is_known_from_there_alone() -> None:
+    now = [0.0]
+    remembered, somebody = Remembered(lambda: now[0]), Principal("admin", "local", frozenset({"admin"}))
+    remembered.note("k", somebody, "10.0.0.1")
+    assert remembered.lately("k", "10.0.0.1") == somebody
+    assert remembered.lately("k", "10.0.0.2") is None
+    assert remembered.lately("other", "10.0.0.1") is None
+    now[0] = LATELY + 0.1
+    assert remembered.lately("k", "10.0.0.1") is None
+    assert remembered.find("k") is not None
+    remembered.note("k", None, "10.0.0.1")
+    assert remembered.find("k") is None
+
+
+def test_a_key_that_was_taken_back_predicts_for_a_second_at_most(redis_url: str) -> None:
+    with live(redis_url, limits="predict=7/minute") as service:
+        made = service.make()
+
+        def predicts() -> httpx.Response:
+            return service.http.post("/v1/predict", json={"texts": ["Profit rose"]}, headers={"X-API-Key": made["key"]})
+
+        left = [int(predicts().headers["RateLimit-Remaining"]) for _ in range(5)]
+        assert left == [6, 5, 4, 3, 2]  # those that are known from a moment ago count too
+        assert service.http.delete(f"/v1/keys/{made['id']}", headers={"X-API-Key": ADMIN_KEY}).status_code == 204
+        assert service.me(X_API_Key=made["key"]).status_code == 401  # nothing but predictions goes by what is known
+        assert predicts().status_code == 401
+        again = service.make()
+        headers = {"X-API-Key": again["key"]}
+        assert service.http.post("/v1/predict", json={"texts": ["Profit rose"]}, headers=headers).status_code == 200
+        # Taken back by another replica, which this one does not hear of.
+        service.own.keys.change(again["id"], lambda key: key.taken_back(time.time()))
+        time.sleep(LATELY + 0.1)
+        assert service.http.post("/v1/predict", json={"texts": ["Profit rose"]}, headers=headers).status_code == 401

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
-from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -22,7 +21,8 @@ from finsight.bootstrap.service import credential_stores
 from finsight.domain.jobs import Kind, Limits, Order
 from finsight.domain.keys import ApiKey
 from finsight.domain.policy import ACTIONS
-from finsight.service.access import action_of, may
+from finsight.service.access import ANYBODY, may
+from finsight.service.access import actions as actions_of
 from finsight.service.gate import Credentialing
 from finsight.service.jobs import Jobs
 from finsight.service.tokens import Tokens
@@ -36,7 +36,6 @@ TRAINER = SCORER | KINDS
 RELEASER = VIEWER | {"predict", "models.promote", "models.rollback"}
 ADMIN = TRAINER | RELEASER | {"keys.create", "keys.read", "keys.revoke", "audit.read", "metrics.read"}
 MAY: dict[str, set[str]] = {"viewer": VIEWER, "scorer": SCORER, "trainer": TRAINER, "releaser": RELEASER, "admin": ADMIN, "nobody": set()}
-ANYBODY = "anybody"
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,7 @@ ROUTES: dict[tuple[str, str], Row] = {
 }
 
 
-def surface(app: FastAPI) -> dict[tuple[str, str], list[str]]:
-    """Every method and path, ``WS`` for a socket, with the actions that its dependencies ask for."""
-    found = {}
-    for route in iter_route_contexts(app.routes):
-        dependant = getattr(route, "dependant", None)
-        calls = [one.call for one in dependant.dependencies] if dependant else []
-        actions = [action for call in calls if call and (action := action_of(call))]
-        methods = set(getattr(route, "methods", None) or {"WS"}) - {"HEAD"}
-        found |= {(method, str(route.path)): actions for method in methods}
-    return found
-
-
-SURFACE = surface(app_with())
+SURFACE = actions_of(app_with())
 
 
 def test_every_route_and_socket_is_in_the_table_and_asks_for_its_action() -> None:
@@ -131,7 +118,7 @@ def test_a_route_or_socket_that_nobody_wrote_down_is_found() -> None:
 
     app.add_api_websocket_route("/v1/ws/new", socket)
     app.add_api_route("/v1/new", lambda: 1, methods=["DELETE"], dependencies=[may("keys.revoke")])
-    new = {key: actions for key, actions in surface(app).items() if key not in ROUTES}
+    new = {key: actions for key, actions in actions_of(app).items() if key not in ROUTES}
     assert new == {("WS", "/v1/ws/new"): [], ("DELETE", "/v1/new"): ["keys.revoke"]}
 
 

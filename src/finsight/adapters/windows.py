@@ -44,7 +44,7 @@ class SlidingWindows:
     def __init__(self, amounts: Mapping[str, RateLimitItem], client: Redis | None = None) -> None:
         pool = client.connection_pool if client else None
         storage = RedisStorage("redis://", pool, key_prefix="finsight:limits", wrap_exceptions=True) if pool else MemoryStorage()
-        self._amounts, self._windows = amounts, SlidingWindowCounterRateLimiter(storage)
+        self._amounts, self._windows, self._elsewhere = amounts, SlidingWindowCounterRateLimiter(storage), pool is not None
 
     def hit(self, who: str, action: str, cost: int = 1) -> Standing:
         """See :class:`finsight.service_ports.Windows`.
@@ -58,6 +58,10 @@ class SlidingWindows:
         except StorageError as error:
             raise UnreachableError(f"limits can't be counted in Redis ({type(error.storage_error).__name__})") from None
         return Standing(allowed, item.amount, left, max(1, math.ceil(reset - time.time())))
+
+    def at_once(self, who: str, action: str) -> Standing | None:
+        """See :class:`finsight.service_ports.Windows`."""
+        return None if self._elsewhere else self.hit(who, action)
 
     def item(self, action: str) -> RateLimitItem:
         """The limit of an action."""
@@ -85,12 +89,9 @@ class LeasedWindows:
 
     def hit(self, who: str, action: str) -> Standing:
         """See :class:`finsight.service_ports.Windows`."""
+        if leased := self.at_once(who, action):
+            return leased
         key, now = (who, action), time.monotonic()
-        with self._lock:
-            lease = self._leases.get(key)
-            if lease and now < lease.until and (lease.credit or not lease.standing.allowed):
-                lease.credit -= lease.standing.allowed
-                return replace(lease.standing, left=lease.standing.left + lease.credit)
         item = self._shared.item(action)
         taken = max(1, item.amount // 20)
         standing = self._shared.hit(who, action, taken)
@@ -108,3 +109,12 @@ class LeasedWindows:
                 until = now + (item.get_expiry() / 2 if standing.allowed else 1)
                 self._leases[key] = _Lease(until, credit + more, standing)
         return replace(standing, left=standing.left + credit)
+
+    def at_once(self, who: str, action: str) -> Standing | None:
+        """See :class:`finsight.service_ports.Windows`: out of the lease."""
+        with self._lock:
+            lease = self._leases.get((who, action))
+            if lease is None or time.monotonic() >= lease.until or (lease.standing.allowed and not lease.credit):
+                return None
+            lease.credit -= lease.standing.allowed
+            return replace(lease.standing, left=lease.standing.left + lease.credit)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from finsight import __version__
 from finsight.service import audit, authentication, experiments, health, jobs, keys, lineage, metrics, models, pages, predict
@@ -47,13 +47,10 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    app.include_router(pages.router)
-    v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
-    for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit):
-        v1.include_router(room.router)
-    app.include_router(v1)
+    for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit):  # looked through in this order
+        app.include_router(room.router, prefix="/v1", responses=_PROBLEMS)
+    for room in (health, metrics, pages):
+        app.include_router(room.router)
     describe(app)
     return app
 

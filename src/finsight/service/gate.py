@@ -82,8 +82,12 @@ class CredentialGate:
                 raise
             return remembered
         if key is not None:
-            self._remembered.note(key, found)
+            self._remembered.note(key, found, presented.address)
         return found
+
+    def lately(self, presented: Credentials) -> Principal | None:
+        """See :class:`finsight.service.access.Gate`: a key's holder."""
+        return self._remembered.lately(presented.key, presented.address) if presented.key else None
 
     def _known(self, presented: Credentials) -> Principal | None:
         if presented.key is not None:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from finsight.service.access import ANYBODY, API_KEY, BEARER, actions
 from finsight.service.problems import MEDIA_TYPE, ProblemDocument
 
 ABOUT = """Financial-sentiment models: predictions, the models of the registry, experiments and where they came from.
@@ -54,6 +55,7 @@ def describe(app: FastAPI) -> None:
             made = get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes, tags=TAGS)
             for schema in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which problem documents replace
                 made["components"]["schemas"].pop(schema, None)
+            _secure(made, app)
             for operation in operations(made):
                 if "requestBody" in operation:
                     operation["responses"]["400"] = {}
@@ -64,6 +66,16 @@ def describe(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _secure(document: dict[str, Any], app: FastAPI) -> None:
+    """Say of every operation that asks for a credential which ones it takes."""
+    schemes = {scheme.scheme_name: scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True) for scheme in (API_KEY, BEARER)}
+    document["components"]["securitySchemes"] = schemes
+    for (method, path), asked in actions(app).items():
+        operation = document["paths"].get(path, {}).get(method.lower())
+        if operation and asked and asked != [ANYBODY] and "health" not in operation["tags"]:  # open to this host
+            operation["security"] = [{name: []} for name in schemes]
 
 
 def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

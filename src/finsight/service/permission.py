@@ -12,6 +12,7 @@ from finsight.service.asked import asked, changes
 from finsight.service.client_address import client_of
 from finsight.service.problems import Problem
 from finsight.service.rules import Rules
+from finsight.service_ports import Standing
 
 UNKNOWN = "unknown"  # what wrong credentials count as, by address
 
@@ -26,9 +27,22 @@ def admit(connection: HTTPConnection, principal: Principal, action: str) -> None
     """
     found = asked(connection)
     found.principal, found.action = principal, action
-    _count(connection, f"{principal.tenant}/{principal.subject}", action)
+    _count(connection, _who(principal), action)
     permit(connection, principal, action)
     _ready(connection, action)
+
+
+def admit_at_once(connection: HTTPConnection, principal: Principal, action: str) -> bool:
+    """The same where nothing outside has to be asked for it; False, and nothing is done, where something has. Raises as `admit`."""
+    standing = None if changes(connection.scope, action) else _rules(connection).limits.at_once(_who(principal), action)
+    if standing is None:
+        return False
+    found = asked(connection)
+    found.principal, found.action = principal, action
+    _tell(connection, standing)
+    permit(connection, principal, action)
+    found.admitted = True
+    return True
 
 
 def admit_stranger(connection: HTTPConnection, action: str) -> None:
@@ -77,7 +91,14 @@ def _decision(connection: HTTPConnection, principal: Principal, action: str, res
 
 
 def _count(connection: HTTPConnection, who: str, action: str) -> None:
-    standing = _rules(connection).limits.hit(who, action)
+    _tell(connection, _rules(connection).limits.hit(who, action))
+
+
+def _who(principal: Principal) -> str:
+    return f"{principal.tenant}/{principal.subject}"
+
+
+def _tell(connection: HTTPConnection, standing: Standing) -> None:
     headers = {
         "RateLimit-Limit": str(standing.amount),
         "RateLimit-Remaining": str(standing.left),

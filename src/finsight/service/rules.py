@@ -41,6 +41,11 @@ class Limits:
             _LOG.warning("limits are shared again")
         return standing
 
+    def at_once(self, who: str, action: str) -> Standing | None:
+        """The same where Redis need not be asked; None, and nothing is counted, otherwise."""
+        here = self._shared is None or time.monotonic() < self._away_until
+        return (self._own if here or self._shared is None else self._shared).at_once(who, action)
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
