@@ -3,7 +3,8 @@
 \b
 Peers:
   fastapi-pipeline  a plain FastAPI route around `transformers.pipeline` of the checkpoint in fp32, on uvicorn
-  mlflow-serve      `mlflow models serve --env-manager local` of the bundle as it is registered
+  mlflow-serve      `mlflow models serve --env-manager local` of the checkpoint in MLflow's own transformers flavor
+  mlflow-serve-bundle   the same of our bundle as it is registered: MLflow's server around the graph that we serve
   in-process        the bundle's classifier without a service: all texts at once, and one by one
 
 Each request has one text, and all texts are distinct; our cache of results is off (`--no-cache`). 64 clients ask by `wrk` where it is
@@ -32,7 +33,8 @@ import click
 from finsight.environment import quiet
 from peers import services
 
-PIPELINE, MLFLOW, IN_PROCESS = "fastapi-pipeline", "mlflow-serve", "in-process"
+PIPELINE, MLFLOW, MLFLOW_BUNDLE, IN_PROCESS = "fastapi-pipeline", "mlflow-serve", "mlflow-serve-bundle", "in-process"
+PEERS = [PIPELINE, MLFLOW, MLFLOW_BUNDLE]
 CLIENTS = 64
 DISTINCT = 50_000
 LIGHT = 0.3  # of capacity
@@ -78,7 +80,8 @@ def compare(checkpoint: Path, bundle: Path, texts: list[str], names: tuple[str, 
         ways = {
             "finsight": lambda: services.ours(bundle, texts, Path(work)),
             PIPELINE: lambda: services.fastapi_pipeline(checkpoint, longest, texts, Path(work)),
-            MLFLOW: lambda: services.mlflow_serve(bundle, texts, Path(work)),
+            MLFLOW: lambda: services.mlflow_serve(checkpoint, longest, texts, Path(work)),
+            MLFLOW_BUNDLE: lambda: services.mlflow_serve_bundle(bundle, texts, Path(work)),
         }
         for number in range(1, rounds + 1):
             alone.append(in_process(bundle, texts, seconds))
@@ -169,7 +172,7 @@ def soak(bundle: Path, texts: list[str], seconds: float) -> list[dict[str, Any]]
 @click.option("--checkpoint", type=FOLDER, default=Path("models/checkpoint"), show_default=True)
 @click.option("--bundle", type=FOLDER, default=Path("models/bundle"), show_default=True)
 @click.option("--test", type=FILE, default=Path("data/prepared/test.parquet"), show_default=True)
-@click.option("--peer", "names", type=click.Choice([PIPELINE, MLFLOW]), multiple=True, default=[PIPELINE, MLFLOW], help="By default all.")
+@click.option("--peer", "names", type=click.Choice(PEERS), multiple=True, default=PEERS, help="By default all.")
 @click.option("--seconds", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--soak", "soaked", type=click.IntRange(min=10), help="Seconds at twice the capacity, in place of the comparison.")

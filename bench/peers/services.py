@@ -1,6 +1,7 @@
 """Services for bench/serve.py: ours, and its peers. Each is a process that answers one text a request."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -120,14 +121,33 @@ def fastapi_pipeline(checkpoint: Path, longest: int, texts: list[str], work: Pat
     return serve("fastapi-pipeline", command, "/predict", lambda text: {"text": text}, texts, work, **env)
 
 
-def mlflow_serve(bundle: Path, texts: list[str], work: Path) -> Any:
+def mlflow_serve(checkpoint: Path, longest: int, texts: list[str], work: Path) -> Any:
+    """Of the checkpoint, as MLflow itself packages a pipeline of transformers."""
+    import mlflow.transformers
+    from transformers import pipeline
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it looks for a model card on the hub
+    model = pipeline("text-classification", str(checkpoint), device="cpu")
+    config = {"truncation": True, "max_length": longest, "top_k": None}
+    if not (work / "pipeline").exists():
+        mlflow.transformers.save_model(model, str(work / "pipeline"), model_config=config, pip_requirements=[])
+    return _mlflow("mlflow-serve", work / "pipeline", texts, work)
+
+
+def mlflow_serve_bundle(bundle: Path, texts: list[str], work: Path) -> Any:
+    """Of our bundle, as `register` packages it: the same graph that we serve."""
     from finsight.adapters.pyfunc import package
 
-    package(bundle, work / "model")
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(work / "model"), "--env-manager", "local", "--port", "{port}"]
+    if not (work / "model").exists():
+        package(bundle, work / "model")
+    return _mlflow("mlflow-serve-bundle", work / "model", texts, work)
+
+
+def _mlflow(name: str, model: Path, texts: list[str], work: Path) -> Any:
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "--port", "{port}"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # it looks there for uvicorn
     return serve(
-        "mlflow-serve",
+        name,
         command,
         "/invocations",
         lambda text: {"dataframe_split": {"columns": ["text"], "data": [[text]]}},

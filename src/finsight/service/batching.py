@@ -145,7 +145,7 @@ class Batcher:
 
     def _worth_waiting(self) -> float:
         """Seconds to wait for company; 0 or less where none is expected, enough is there, or the first has waited for long enough."""
-        if not self.busy or self.waiting >= self._size:
+        if not self.busy or self.waiting >= round(self._size):  # 1.1 on the mean is no company to wait for
             return 0.0
         return self._queue[0].since + self.limits.deadline - time.monotonic()
 
