@@ -7,13 +7,14 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 
 from gate import certificates
-from servers import S3_KEY, S3_SECRET, free_port, serve_s3
+from servers import S3_KEY, S3_SECRET, free_port, serve_s3, wait_for
 from small_dvc import PULL, PUSH, Small, small
 
 
@@ -298,3 +299,42 @@ def test_what_a_killed_transfer_left_among_the_runs_is_none(repo: Small) -> None
             path.with_name(f".{path.name}.tmp").write_text("")
             (path.parent / ("0" * 64)).write_text("- [")
     assert "objects sent" in repo(*PUSH, "--runs", "all")
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Iterator[str]:
+    """A live S3 server that keeps versions (rclone has none), with a bucket ``data`` of them; its address."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", str(port)]
+    with (tmp_path / "moto.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(f"{address}/moto-api/", process)
+            client = boto3.client("s3", endpoint_url=address, aws_access_key_id=S3_KEY, aws_secret_access_key=S3_SECRET, region_name="us-east-1")
+            client.create_bucket(Bucket="data")
+            client.put_bucket_versioning(Bucket="data", VersioningConfiguration={"Status": "Enabled"})
+            yield address
+        finally:
+            process.terminate()
+
+
+@pytest.mark.long
+def test_a_bucket_with_versions_keeps_files_under_their_own_names(tmp_path: Path, versions: str) -> None:
+    repo = small(tmp_path / "first", versions)
+    repo("dvc", "remote", "modify", "-q", "there", "version_aware", "true")
+    repo(*PUSH)
+    repo("git", "add", "-A")
+    repo("git", "commit", "-qm", "first")
+    first = (repo.root / "made/part").read_bytes()
+    (repo.root / "params.yaml").write_text("length: 2000\n")
+    repo("dvc", "repro", "-q")
+    repo(*PUSH)
+    repo("git", "add", "-A")
+    repo("git", "commit", "-qm", "second")
+    assert "version_id" in (repo.root / "dvc.lock").read_text()
+    other = repo.second()
+    other(*PULL)
+    assert (other.root / "made/part").read_bytes() == (repo.root / "made/part").read_bytes() != first
+    other("git", "checkout", "-q", "HEAD~1")
+    other(*PULL)
+    assert (other.root / "made/part").read_bytes() == first
