@@ -13,6 +13,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from finsight.adapters.garbage import collect
+from finsight.errors import FinsightError
 from gate import certificates
 from servers import S3_KEY, S3_SECRET, free_port, serve_s3, wait_for
 from small_dvc import PULL, PUSH, Small, small
@@ -310,7 +312,8 @@ def versions(tmp_path: Path) -> Iterator[str]:
         try:
             address = f"http://127.0.0.1:{port}"
             wait_for(f"{address}/moto-api/", process)
-            client = boto3.client("s3", endpoint_url=address, aws_access_key_id=S3_KEY, aws_secret_access_key=S3_SECRET, region_name="us-east-1")
+            credentials = {"aws_access_key_id": S3_KEY, "aws_secret_access_key": S3_SECRET, "region_name": "us-east-1"}
+            client = boto3.client("s3", endpoint_url=address, **credentials)
             client.create_bucket(Bucket="data")
             client.put_bucket_versioning(Bucket="data", VersioningConfiguration={"Status": "Enabled"})
             yield address
@@ -319,7 +322,7 @@ def versions(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.long
-def test_a_bucket_with_versions_keeps_files_under_their_own_names(tmp_path: Path, versions: str) -> None:
+def test_a_bucket_with_versions_keeps_files_under_their_own_names(tmp_path: Path, versions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = small(tmp_path / "first", versions)
     repo("dvc", "remote", "modify", "-q", "there", "version_aware", "true")
     repo(*PUSH)
@@ -338,3 +341,6 @@ def test_a_bucket_with_versions_keeps_files_under_their_own_names(tmp_path: Path
     other("git", "checkout", "-q", "HEAD~1")
     other(*PULL)
     assert (other.root / "made/part").read_bytes() == first
+    monkeypatch.chdir(repo.root)
+    with pytest.raises(FinsightError, match="versioned"):
+        collect([], "there", remove=True)
