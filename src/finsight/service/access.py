@@ -16,7 +16,8 @@ from starlette.requests import HTTPConnection
 from finsight.domain.access import Principal
 from finsight.domain.keys import LOCAL
 from finsight.errors import UnreachableError
-from finsight.service.client_address import client_of, is_loopback
+from finsight.service.asked import asked
+from finsight.service.client_address import client_of, is_loopback, same_origin
 from finsight.service.permission import admit, admit_stranger, refuse_unknown
 from finsight.service.problems import Problem
 from finsight.service.remembered import ACTION, RememberedPrincipal
@@ -57,6 +58,16 @@ class Gate(Protocol):
         """
         ...
 
+    def still(self, presented: Credentials, principal: Principal) -> Principal | None:
+        """Who presents a credential that was good when they connected, as they are now; None where it is good no longer.
+
+        A credential that has ended since is no failed guess, and is not counted. A ticket is used up by then: it lives on as long as the
+        key behind it, or where that can't be asked for, without end.
+
+        :raises UnreachableError: when that can't be found out now.
+        """
+        ...
+
 
 class OneKey:
     """A service with one key, whose holder may do everything."""
@@ -68,6 +79,10 @@ class OneKey:
         """See :class:`Gate`. Digests are compared: the time then says nothing, not even of the length."""
         given = sha256((presented.key or "").encode()).digest()
         return ADMIN if presented.key and hmac.compare_digest(given, self._key) else None
+
+    def still(self, presented: Credentials, principal: Principal) -> Principal | None:  # noqa: ARG002
+        """See :class:`Gate`."""
+        return self.principal(presented)
 
 
 class OpenGate:
@@ -83,6 +98,10 @@ class OpenGate:
         """
         if not all(is_loopback(name) for name in presented.names):
             raise Problem(403, "authentication is off, so that only this machine is answered, by its own name: localhost or 127.0.0.1")
+        return ADMIN
+
+    def still(self, presented: Credentials, principal: Principal) -> Principal:  # noqa: ARG002
+        """See :class:`Gate`."""
         return ADMIN
 
 
@@ -148,9 +167,15 @@ def may(action: str) -> Any:
 
 
 def may_open(action: str) -> Any:
-    """The same for a socket: its handshake carries a header as a request does, or ``?ticket=``."""
+    """The same for a socket: its handshake carries a header as a request does, or ``?ticket=``.
+
+    It is refused to a page of another origin: browsers let any page open a socket, and read what comes.
+    """
 
     def checked(websocket: WebSocket, ticket: Annotated[str | None, Query(max_length=64)] = None) -> Principal:
+        if not same_origin(websocket):
+            asked(websocket).action = action
+            raise Problem(403, "a page may open sockets of its own origin alone")
         return admitted(websocket, action, ticket)
 
     checked.action = action  # type: ignore[attr-defined]

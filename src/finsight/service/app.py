@@ -1,4 +1,4 @@
-"""The service: REST over the same core as the pipeline."""
+"""The service: REST and WebSocket over the same core as the pipeline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__
-from finsight.service import audit, authentication, experiments, health, jobs, keys, lineage, metrics, models, pages, predict
+from finsight.service import (
+    audit,
+    authentication,
+    experiments,
+    health,
+    job_socket,
+    jobs,
+    keys,
+    lineage,
+    metrics,
+    models,
+    pages,
+    predict,
+    predict_socket,
+)
 from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
@@ -51,7 +65,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(pages.router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
-    for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit):
+    for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit, job_socket, predict_socket):
         v1.include_router(room.router)
     app.include_router(v1)
     describe(app)
