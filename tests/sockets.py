@@ -47,6 +47,14 @@ class Service:
         about: dict[str, Any] = {"compression": None, "proxy": None, "ping_interval": None, "close_timeout": 3, "legacy": True, **options}
         return connect(f"ws://127.0.0.1:{self.port}{path}", additional_headers=headers, **about)
 
+    def connect_narrowly(self, path: str, key: str = TRAINER) -> ClientConnection:
+        """The same with little room for what comes and goes."""
+        sock = socket.socket()
+        for way in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, way, 2**14)
+        sock.connect(("127.0.0.1", self.port))
+        return self.connect(path, key, sock=sock, max_queue=1)
+
     def refused(self, path: str, key: str | None = TRAINER, **options: Any) -> tuple[int, dict[str, Any], Any]:
         """Status, problem document and headers of a handshake that has to fail."""
         with pytest.raises(InvalidStatus) as found:

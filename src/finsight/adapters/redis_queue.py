@@ -117,6 +117,8 @@ class RedisQueue:
         """
         if any(cursor and not re.fullmatch(r"\d{1,19}-\d{1,19}", cursor) for cursor in after.values()):
             raise ParamsError("after: that is no cursor; take the one that came with an event, or none for the beginning")
+        if not after:
+            return {}
         block = round(min(wait, self._call / 2) * 1000) or None
         with _reachable():
             answer: Any = self._redis.xread(

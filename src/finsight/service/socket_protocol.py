@@ -15,7 +15,7 @@ LARGEST = 128 * 1024  # bytes of a message: 10,000 characters, each written as t
 MOST_FRAMES = 64  # of a message
 PING = 20.0  # seconds from one ping to the next, and for its answer
 LINGER = 2.0  # seconds that are left to a peer for taking the last of what was sent
-_ON_THE_WAY = 128 * 1024  # bytes that the system keeps of what was sent
+_ON_THE_WAY = 128 * 1024  # bytes that the system is asked to keep of what goes out, and of what comes in
 _UNTAKEN = 256 * 1024  # bytes of answers to pings, and what else waits to be taken
 
 
@@ -30,10 +30,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._failed, self._more_frames = False, 0
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """See :class:`asyncio.Protocol`. Where the system keeps megabytes for a peer, that it takes nothing is noticed late."""
+        """See :class:`asyncio.Protocol`. The system would keep megabytes for a peer, so that one that takes nothing is noticed late."""
         super().connection_made(transport)
         if found := transport.get_extra_info("socket"):
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
+            for way in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                found.setsockopt(socket.SOL_SOCKET, way, _ON_THE_WAY)
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`. After a breach of the protocol the rest is read and let fall."""
