@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.routing import iter_route_contexts
-from starlette.websockets import WebSocketDisconnect
+from starlette.exceptions import WebSocketException
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -222,7 +222,7 @@ def test_a_socket_is_asked_as_a_route_is() -> None:
         await opened.accept()
 
     def closed() -> None:
-        raise WebSocketDisconnect(1008)
+        raise WebSocketException(1008)
 
     app.add_api_websocket_route("/open", socket)
     app.add_api_websocket_route("/closed", socket, dependencies=[Depends(closed)])
