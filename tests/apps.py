@@ -42,6 +42,9 @@ class Badges:
 
     lately = principal
 
+    def still(self, presented: Credentials, principal: Principal) -> Principal | None:
+        return self.principal(presented)
+
 
 def rules(allowance: str = "", **given: Any) -> Rules:
     """Rules with the policy that is shipped, and all else in memory."""

@@ -96,6 +96,10 @@ class MemoryQueue:
             raise ParamsError("after: no cursor") from None
         return self._kept[job].events[start : start + limit] if job in self._kept else []
 
+    def news(self, after: Mapping[str, str], limit: int = 500, wait: float = 0.0) -> dict[str, list[Event]]:
+        found = {job: self.events(job, cursor, limit) for job, cursor in after.items()}
+        return {job: events for job, events in found.items() if events}
+
     def take(self, worker: str) -> Lease | None:
         now = time.monotonic()
         for kept in self._kept.values():

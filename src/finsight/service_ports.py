@@ -273,6 +273,13 @@ class JobQueue(Protocol):
         """
         ...
 
+    def news(self, after: Mapping[str, str], limit: int = 500, wait: float = 0.0) -> dict[str, list[Event]]:
+        """What was said of several jobs after a cursor each; those of which nothing was are left out.
+
+        :param wait: seconds to wait for something of any of them, as for :meth:`events`.
+        """
+        ...
+
     def take(self, worker: str) -> Lease | None:
         """The job that has waited longest, now this worker's; None where none is due. Jobs whose lease is over are queued again first."""
         ...

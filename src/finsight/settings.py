@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     max_at_once: int = Field(default=512, ge=1)
     """Requests that one replica works on at once; beyond them it answers 503."""
 
+    max_sockets: int = Field(default=512, ge=1)
+    """WebSockets that one replica has open at once; beyond them it answers 503."""
+
     signing_key: SecretStr | None = None
     """Private key that bundles and their provenance are signed with: PEM, or the path of a PEM file; a development key when unset."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finsight.adapters.redis_queue import RedisQueue
-from finsight.domain.jobs import Kind, Limits, Order, State
+from finsight.domain.jobs import Kind, Limits, Order, State, place
 from finsight.errors import ParamsError
 from finsight.service_ports import Ending, JobQueue, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 from memory_queue import MemoryQueue
@@ -276,6 +276,33 @@ def test_the_same_order_from_many_at_once_is_one_job(redis_url: str) -> None:
     queue.close()
     assert len({job.id for job, _ in found}) == 1
     assert sum(new for _, new in found) == 1
+
+
+def test_news_of_several_jobs_are_those_after_a_cursor_of_each(make: Make) -> None:
+    queue = make()
+    jobs = [queue.submit(order(n))[0].id for n in range(3)]
+    lease = queue.take("w")
+    assert lease
+    queue.tell(lease, 1, [{"type": "log", "line": f"{n}"} for n in range(4)])
+    told = lease.job.id
+    last = {job: queue.events(job)[-1].cursor for job in jobs}
+    assert queue.news(last) == {}
+    assert queue.news({}) == {}
+    everything = queue.events(told)
+    assert queue.news({**last, told: everything[1].cursor, "nothing": ""}, 3) == {told: everything[2:5]}
+    assert queue.news(dict.fromkeys(jobs, "")) == {job: queue.events(job) for job in jobs}
+    with pytest.raises(ParamsError, match="cursor"):
+        queue.news({told: "; DROP"})
+
+
+def test_where_a_job_ends_an_event_says_so(make: Make) -> None:
+    queue = make()
+    job, _ = queue.submit(order())
+    queue.cancel(job.id)
+    assert [event.end for event in queue.events(job.id)] == ["", "cancelled"]
+    places = [place(event.cursor) for event in queue.events(job.id)]
+    assert places == sorted(set(places))
+    assert place("") < place("5-0") < place("10-2") < place("10-10")
 
 
 def test_who_waits_for_events_gets_them_when_they_come(redis_url: str) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from apps import app_with, rules, served
 from finsight.adapters.redis_queue import RedisQueue
@@ -65,6 +66,8 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/v1/jobs/{job}"): Row("jobs.read", JOBS),
     ("GET", "/v1/jobs/{job}/log"): Row("jobs.read", JOBS),
     ("DELETE", "/v1/jobs/{job}"): Row("jobs.cancel", JOBS),
+    ("WS", "/v1/ws/jobs/{job}"): Row("jobs.read", JOBS),
+    ("WS", "/v1/ws/predict"): Row("predict"),
     ("GET", "/v1/models"): Row("models.read"),
     ("GET", "/v1/models/{version}"): Row("models.read"),
     ("POST", "/v1/models/{version}/promote"): Row("models.promote", body={}),
@@ -156,25 +159,26 @@ def client(app: FastAPI) -> Iterator[httpx.Client]:
         yield opened
 
 
-def asked(app: FastAPI, client: httpx.Client, method: str, path: str, row: Row, headers: dict[str, str]) -> int:
+def asked(client: httpx.Client, method: str, path: str, row: Row, headers: dict[str, str]) -> int:
     """The status of the answer; a socket that opens is a 101, one that is refused has the status of its refusal."""
     headers = {**headers, "Via": "1.1 proxy"}  # from elsewhere: this host may read the metrics
     if method != "WS":
         return client.request(method, path, json=row.body, headers=headers).status_code
+    url = f"ws://{client.base_url.netloc.decode()}{path}"
     try:
-        with TestClient(app).websocket_connect(path, headers=headers):
+        with connect(url, additional_headers=headers, proxy=None, compression=None):
             return 101
-    except WebSocketDisconnect as closed:
-        return getattr(closed, "status_code", 403)
+    except InvalidStatus as refused:
+        return refused.response.status_code
 
 
 @pytest.mark.parametrize("whose", ["own", "other"])
 @pytest.mark.parametrize("role", [*MAY, None])
 @pytest.mark.parametrize(("method", "path"), SURFACE)
-def test_a_role_may_what_the_table_says(app: FastAPI, client: httpx.Client, method: str, path: str, role: str | None, whose: str) -> None:
+def test_a_role_may_what_the_table_says(client: httpx.Client, method: str, path: str, role: str | None, whose: str) -> None:
     row = ROUTES[method, path]
     key = {"X-API-Key": f"ann:{'acme' if whose == 'own' or row.names else 'other'}:{role}"} if role else {}
-    status = asked(app, client, method, path.format(**NOTHING | row.names.get(whose, {})), row, key)
+    status = asked(client, method, path.format(**NOTHING | row.names.get(whose, {})), row, key)
     if row.action == ANYBODY:
         assert status in (200, 303, 400, 422)
     elif role is None:
@@ -189,11 +193,11 @@ def test_a_role_may_what_the_table_says(app: FastAPI, client: httpx.Client, meth
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_scopes_close_what_they_do_not_name(app: FastAPI, client: httpx.Client, role: str) -> None:
+def test_scopes_close_what_they_do_not_name(client: httpx.Client, role: str) -> None:
     for (method, path), row in ROUTES.items():
         if row.action != ANYBODY:
             narrowed = {"X-API-Key": f"ann:acme:{role}:data.read"}
-            status = asked(app, client, method, path.format(**NOTHING | row.names.get("own", {})), row, narrowed)
+            status = asked(client, method, path.format(**NOTHING | row.names.get("own", {})), row, narrowed)
             assert (status == 403) == (row.action != "data.read" or row.action not in MAY[role]), (method, path)
 
 
@@ -205,10 +209,10 @@ def test_a_socket_is_asked_as_a_route_is() -> None:
         await opened.accept()
 
     def closed() -> None:
-        raise WebSocketDisconnect(1008)
+        raise WebSocketException(1008)
 
     app.add_api_websocket_route("/open", socket)
     app.add_api_websocket_route("/closed", socket, dependencies=[Depends(closed)])
     with served(app) as client:
-        assert asked(app, client, "WS", "/open", Row(ANYBODY), {}) == 101
-        assert asked(app, client, "WS", "/closed", Row(ANYBODY), {}) == 403
+        assert asked(client, "WS", "/open", Row(ANYBODY), {}) == 101
+        assert asked(client, "WS", "/closed", Row(ANYBODY), {}) == 403

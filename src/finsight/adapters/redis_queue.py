@@ -108,15 +108,30 @@ class RedisQueue:
 
         :raises ParamsError: when the cursor is none.
         """
-        if after and not re.fullmatch(r"\d{1,19}-\d{1,19}", after):
+        return self.news({job: after}, limit, wait).get(job, [])
+
+    def news(self, after: Mapping[str, str], limit: int = 500, wait: float = 0.0) -> dict[str, list[Event]]:
+        """See :class:`~finsight.service_ports.JobQueue`.
+
+        :raises ParamsError: when a cursor is none.
+        """
+        if any(cursor and not re.fullmatch(r"\d{1,19}-\d{1,19}", cursor) for cursor in after.values()):
             raise ParamsError("after: that is no cursor; take the one that came with an event, or none for the beginning")
+        if not after:
+            return {}
         block = round(min(wait, self._call / 2) * 1000) or None
         with _reachable():
-            answer: Any = self._redis.xread({f"{_P}events:{job}": after or "0-0"}, count=limit, block=block)
+            answer: Any = self._redis.xread(
+                {f"{_P}events:{job}": cursor or "0-0" for job, cursor in after.items()}, count=limit, block=block
+            )
         streams = answer.items() if isinstance(answer, Mapping) else answer or []
         # Of one stream there is one list, which the newer protocol wraps in another.
-        entries = [entry for _, found in streams for entry in (found[0] if found and isinstance(found[0], list) else found)]
-        return [Event(cursor, json.loads(fields["event"])) for cursor, fields in entries]
+        lists = {name: found[0] if found and isinstance(found[0], list) else found for name, found in streams}
+        return {
+            name.removeprefix(f"{_P}events:"): [Event(cursor, json.loads(fields["event"])) for cursor, fields in found]
+            for name, found in lists.items()
+            if found
+        }
 
     def take(self, worker: str) -> Lease | None:
         """See :class:`~finsight.service_ports.JobQueue`."""

@@ -97,6 +97,18 @@ class Event:
     cursor: str
     content: Mapping[str, Any]
 
+    @property
+    def end(self) -> str:
+        """The state in which the job has ended, where this says so; nothing comes after it."""
+        state = self.content["state"] if self.content["type"] == "state" else ""
+        return state if state and State(state).ended else ""
+
+
+def place(cursor: str) -> tuple[int, int]:
+    """What cursors are compared by; that of the beginning, which is empty, comes first."""
+    first, _, second = cursor.partition("-")
+    return int(first or 0), int(second or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

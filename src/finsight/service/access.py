@@ -18,7 +18,8 @@ from starlette.requests import HTTPConnection
 from finsight.domain.access import Principal
 from finsight.domain.keys import LOCAL
 from finsight.errors import UnreachableError
-from finsight.service.client_address import client_of, is_loopback
+from finsight.service.asked import asked
+from finsight.service.client_address import client_of, is_loopback, same_origin
 from finsight.service.permission import admit, admit_at_once, admit_stranger, refuse_unknown
 from finsight.service.problems import Problem
 from finsight.service.remembered import ACTION, RememberedPrincipal
@@ -63,6 +64,16 @@ class Gate(Protocol):
         """Who presents a credential that was good a moment ago, without asking anybody; None where that is not known."""
         ...
 
+    def still(self, presented: Credentials, principal: Principal) -> Principal | None:
+        """Who presents a credential that was good when they connected, as they are now; None where it is good no longer.
+
+        A credential that has ended since is no failed guess, and is not counted. A ticket is used up by then: it lives on as long as the
+        key behind it, or where that can't be asked for, without end.
+
+        :raises UnreachableError: when that can't be found out now.
+        """
+        ...
+
 
 class OneKey:
     """A service with one key, whose holder may do everything."""
@@ -76,6 +87,10 @@ class OneKey:
         return ADMIN if presented.key and hmac.compare_digest(given, self._key) else None
 
     lately = principal
+
+    def still(self, presented: Credentials, principal: Principal) -> Principal | None:  # noqa: ARG002
+        """See :class:`Gate`."""
+        return self.principal(presented)
 
 
 class OpenGate:
@@ -94,6 +109,10 @@ class OpenGate:
         return ADMIN
 
     lately = principal
+
+    def still(self, presented: Credentials, principal: Principal) -> Principal:  # noqa: ARG002
+        """See :class:`Gate`."""
+        return ADMIN
 
 
 def admitted(connection: HTTPConnection, action: str, ticket: str | None = None) -> Principal:
@@ -166,9 +185,15 @@ def may(action: str) -> Any:
 
 
 def may_open(action: str) -> Any:
-    """The same for a socket: its handshake carries a header as a request does, or ``?ticket=``."""
+    """The same for a socket: its handshake carries a header as a request does, or ``?ticket=``.
+
+    It is refused to a page of another origin: browsers let any page open a socket, and read what comes.
+    """
 
     def checked(websocket: WebSocket, ticket: Annotated[str | None, Query(max_length=64)] = None) -> Principal:
+        if not same_origin(websocket):
+            asked(websocket).action = action
+            raise Problem(403, "a page may open sockets of its own origin alone")
         return admitted(websocket, action, ticket)
 
     checked.action = action  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The service: REST over the same core as the pipeline."""
+"""The service: REST and WebSocket over the same core as the pipeline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from typing import Any
 from fastapi import FastAPI
 
 from finsight import __version__
-from finsight.service import audit, authentication, experiments, health, jobs, keys, lineage, metrics, models, pages, predict
+from finsight.service import (
+    audit,
+    authentication,
+    experiments,
+    health,
+    job_socket,
+    jobs,
+    keys,
+    lineage,
+    metrics,
+    models,
+    pages,
+    predict,
+    predict_socket,
+)
 from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
@@ -20,6 +34,8 @@ from finsight.service.problems import ProblemDocument, add_problems
 from finsight.service.recorder import Recorder
 from finsight.service.rules import Rules
 
+# A request is held against their routes in this order.
+_V1 = (predict, jobs, models, experiments, lineage, authentication, keys, audit, job_socket, predict_socket)
 # What any route may answer beside its own; in the OpenAPI document.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 413, 422, 429, 503)}
 
@@ -47,7 +63,18 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)
-    for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit):  # looked through in this order
+    for room in (
+        predict,
+        jobs,
+        models,
+        experiments,
+        lineage,
+        authentication,
+        keys,
+        audit,
+        job_socket,
+        predict_socket,
+    ):  # looked through in this order
         app.include_router(room.router, prefix="/v1", responses=_PROBLEMS)
     for room in (health, metrics, pages):
         app.include_router(room.router)

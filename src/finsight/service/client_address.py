@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -44,6 +45,15 @@ def client_of(connection: HTTPConnection) -> str:
     """The same, with the proxies that the service trusts."""
     proxies: tuple[Network, ...] = connection.app.state.parts.proxies
     return address_of(connection, proxies)
+
+
+def same_origin(connection: HTTPConnection) -> bool:
+    """Whether a page of ours asks, or no page: a browser says whose it is."""
+    origins = connection.headers.getlist("Origin")
+    try:
+        return all(urlsplit(origin).netloc == connection.headers.get("Host") for origin in origins)
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -89,6 +89,10 @@ class CredentialGate:
         """See :class:`finsight.service.access.Gate`: a key's holder."""
         return self._remembered.lately(presented.key, presented.address) if presented.key else None
 
+    def still(self, presented: Credentials, principal: Principal) -> Principal | None:
+        """See :class:`finsight.service.access.Gate`."""
+        return self._known(presented) if presented.ticket is None else self._backed(principal)
+
     def _known(self, presented: Credentials) -> Principal | None:
         if presented.key is not None:
             return self._admin.principal(presented) or self._by_key(presented.key)
@@ -105,9 +109,12 @@ class CredentialGate:
         return found.holder() if found else None
 
     def _by_ticket(self, ticket: str) -> Principal | None:
-        """A key that was revoked within the ticket's seconds takes the ticket with it."""
         found = self._own.tickets.take(ticket)
-        if found is None or not found.subject.startswith(SUBJECT):
-            return found
-        key = self._own.keys.get(found.subject.removeprefix(SUBJECT))
-        return found if key and self._own.clock() < key.ends else None
+        return self._backed(found) if found else None
+
+    def _backed(self, principal: Principal) -> Principal | None:
+        """Whom a ticket stood for; a key that was revoked takes the ticket with it."""
+        if not principal.subject.startswith(SUBJECT):
+            return principal
+        key = self._own.keys.get(principal.subject.removeprefix(SUBJECT))
+        return principal if key and self._own.clock() < key.ends else None

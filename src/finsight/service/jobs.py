@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.domain.policy import Resource
 from finsight.service.access import may
+from finsight.service.job_feed import JobFeed
 from finsight.service.permission import permit
 from finsight.service.problems import WAIT, Problem
 from finsight.service_ports import JobQueue, QueueFullError, TooManyJobsError
@@ -71,6 +73,10 @@ class Jobs:
     queue: JobQueue
     order: Callable[[Kind, Mapping[str, Any], str, str], Order]
     limits: Limits = field(default_factory=Limits)
+    feed: JobFeed = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "feed", JobFeed(self.queue))
 
 
 class JobRequest(BaseModel):
@@ -198,7 +204,7 @@ def cancel_job(job: JobId, request: Request, principal: Annotated[Principal, may
     return shown(parts(request).queue.cancel(job) or own(request, principal, job))
 
 
-def parts(request: Request) -> Jobs:
+def parts(request: HTTPConnection) -> Jobs:
     """The service's jobs.
 
     :raises Problem: 503 where it has none.
@@ -209,7 +215,7 @@ def parts(request: Request) -> Jobs:
     return found
 
 
-def own(request: Request, principal: Principal, job: str) -> Job:
+def own(request: HTTPConnection, principal: Principal, job: str) -> Job:
     """A job of one's own tenant.
 
     :raises Problem: 404 where there is none, or it is another's, which is none of one's business.

@@ -10,6 +10,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finsight.service.close_codes import Close
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 UNKNOWN = "unknown"  # route of a request that fits none: its path is the client's, and there are many of those
@@ -30,6 +32,9 @@ class Meters:
             "finsight_request_seconds", "From a request's head to its whole answer.", route, buckets=_SECONDS, registry=kept
         )
         self.in_flight = Gauge("finsight_requests_in_flight", "Requests without their whole answer.", registry=kept)
+        self.sockets = Gauge("finsight_sockets_open", "Sockets that are open.", ["route"], registry=kept)
+        self.messages = Counter("finsight_socket_messages", "Messages of sockets, by who sent them.", ["route", "sender"], registry=kept)
+        self.closed = Counter("finsight_sockets_closed", "Sockets that were open, by their close code.", ["route", "code"], registry=kept)
         self.batch = Histogram("finsight_batch_texts", "Texts that were computed together.", buckets=_TEXTS, registry=kept)
         self.waiting = Gauge("finsight_texts_waiting", "Texts that no lane has begun with.", registry=kept)
         self.lanes = Gauge("finsight_lanes_busy", "Batches that are being computed.", registry=kept)
@@ -51,13 +56,16 @@ class Meters:
 
 
 class Measured:
-    """ASGI middleware around all others: counts each HTTP request by the template of its route."""
+    """ASGI middleware around all others: counts each request and socket by the template of its route."""
 
     def __init__(self, app: ASGIApp, meters: Meters) -> None:
         self._app, self._meters = app, meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -78,12 +86,52 @@ class Measured:
             self._meters.requests.labels(method, route, str(status)).inc()
             self._meters.seconds.labels(method, route).observe(time.perf_counter() - began)
 
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A handshake is a request, with its status; what is open then has messages and a code in the end."""
+        meters, status, code = self._meters, 0, 0
 
+        async def heard() -> Message:
+            nonlocal code
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                meters.messages.labels(_named(scope)[1], "client").inc()
+            elif message["type"] == "websocket.disconnect":
+                code = code or message.get("code") or _ABNORMAL
+            return message
+
+        async def said(message: Message) -> None:
+            nonlocal status, code
+            await send(message)
+            match message["type"]:
+                case "websocket.accept":
+                    status = 101
+                    meters.sockets.labels(_named(scope)[1]).inc()
+                case "websocket.send":
+                    meters.messages.labels(_named(scope)[1], "service").inc()
+                case "websocket.http.response.start":
+                    status = message["status"]
+                case "websocket.close":
+                    status, code = status or 403, code or message.get("code", Close.DONE)
+
+        try:
+            await self._app(scope, heard, said)
+        finally:
+            route = _named(scope)[1]
+            meters.requests.labels("GET", route, str(status or 500)).inc()
+            if status == 101:
+                meters.sockets.labels(route).dec()
+                meters.closed.labels(route, str(int(code or _ABNORMAL)) if code in _CODES else UNKNOWN).inc()
+
+
+_ABNORMAL = 1006  # no close frame came
+_CODES = frozenset({*Close, 1001, 1005, _ABNORMAL})  # a client may send any
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
 def _named(scope: Scope) -> tuple[str, str]:
     """Method and route of a request; a client may write what it likes for a method too."""
-    # FastAPI keeps a route's own path in scope["route"], and the one with the prefixes of its routers here.
+    # FastAPI keeps a route's own path in scope["route"], and the one with the prefixes of its routers here; of a socket one further down.
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-    return scope["method"] if scope["method"] in _METHODS else UNKNOWN, getattr(route, "path", UNKNOWN)
+    route = getattr(route, "starlette_route", None) or route
+    method = scope.get("method", "GET")  # which a handshake is
+    return method if method in _METHODS else UNKNOWN, getattr(route, "path", UNKNOWN)

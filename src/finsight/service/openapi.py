@@ -16,7 +16,11 @@ from finsight.service.problems import MEDIA_TYPE, ProblemDocument
 ABOUT = """Financial-sentiment models: predictions, the models of the registry, experiments and where they came from.
 
 Every refusal is a problem document (RFC 9457, `application/problem+json`). Every answer carries `X-Request-ID`; send one of 8 to 64
-letters, digits, `.`, `_` and `-` to choose it. Lists come in pages: send `next` of one as `cursor` to get the following."""
+letters, digits, `.`, `_` and `-` to choose it. Lists come in pages: send `next` of one as `cursor` to get the following.
+
+Two WebSockets, which this document can't describe: `/v1/ws/jobs/{id}?cursor=` tells each event of a job as it comes (as
+`GET /v1/jobs/{id}/log?format=jsonl` does), and `/v1/ws/predict` takes `{"id": 1, "text": "…"}` with the options of `POST /v1/predict`, and
+answers each in order. Their handshake carries a credential as a request does, or `?ticket=` of `POST /v1/auth/ticket`."""
 TAGS = [
     {"name": "predictions", "description": "What the served model says of texts."},
     {"name": "jobs", "description": "Runs of the pipeline, tunings and scorings, and how far they have come."},

@@ -6,7 +6,6 @@ import hmac
 import secrets
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -22,6 +21,7 @@ from finsight.pipeline.run_record import archived
 from finsight.service import models
 from finsight.service.access import Gate, anybody, presented
 from finsight.service.asked import asked
+from finsight.service.client_address import same_origin
 from finsight.service.model_schemas import Promotion, Rollback
 from finsight.service.parts import Parts
 from finsight.service.permission import admit, permitted
@@ -204,8 +204,7 @@ def _own(request: Request, csrf: str) -> Session:
 
 def _same_origin(request: Request) -> None:
     """Refuse what another site's page sends: a browser says whose it is."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if not same_origin(request):
         raise Problem(403, "forms are taken from this service's own page alone")
 
 

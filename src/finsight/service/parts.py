@@ -15,6 +15,7 @@ from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions
 from finsight.service.rules import Rules
 from finsight.service.slots import Slots
+from finsight.service.sockets import Sockets
 from finsight.service_ports import Sessions
 
 
@@ -40,4 +41,5 @@ class Parts:
     slots: Slots = field(default_factory=Slots)
     meters: Meters = field(default_factory=Meters)
     life: Life = field(default_factory=Life)
+    sockets: Sockets = field(default_factory=Sockets)
     running: tuple[Callable[[], AbstractAsyncContextManager[None]], ...] = ()

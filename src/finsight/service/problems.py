@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError, RefusedError, UnreachableError
 from finsight.service.envelope import REQUEST_ID
@@ -80,15 +81,26 @@ def document(
     more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """A problem document as an answer."""
-    content: dict[str, Any] = {
+    return JSONResponse(content(request, status, detail, kind, more), status, headers, MEDIA_TYPE)
+
+
+def content(
+    connection: HTTPConnection, status: int, detail: str, kind: str | None = None, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a problem document says."""
+    return {
         "type": f"urn:finsight:problem:{kind}" if kind else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail.encode("utf-8", "replace").decode(),  # it may repeat what a client sent, which JSON can make half a character
-        "correlation_id": request.scope.get(REQUEST_ID, ""),
+        "correlation_id": connection.scope.get(REQUEST_ID, ""),
         **(more or {}),
     }
-    return JSONResponse(content, status, headers, MEDIA_TYPE)
+
+
+def first_of(errors: Sequence[Any]) -> str:
+    """What pydantic found first, in one line."""
+    return f"{'.'.join(map(str, errors[0]['loc']))}: {errors[0]['msg']}"
 
 
 def add_problems(app: FastAPI) -> None:
@@ -99,10 +111,10 @@ def add_problems(app: FastAPI) -> None:
         more = getattr(error, "more", None)
         return document(request, error.status_code, str(error.detail), getattr(error, "kind", None), error.headers, more)
 
+    @app.exception_handler(WebSocketRequestValidationError)
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return document(request, 422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "invalid-request")
+    async def invalid(request: Request, error: RequestValidationError | WebSocketRequestValidationError) -> JSONResponse:
+        return document(request, 422, first_of(error.errors()), "invalid-request")
 
     @app.exception_handler(FinsightError)
     async def failed(request: Request, error: FinsightError) -> JSONResponse:

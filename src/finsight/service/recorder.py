@@ -18,6 +18,7 @@ from finsight.domain.audit import DONE, FAILED, REFUSED, Entry
 from finsight.errors import UnreachableError
 from finsight.service.asked import ASKED, Asked, changes, path_of
 from finsight.service.client_address import client_of
+from finsight.service.close_codes import REFUSALS
 from finsight.service.envelope import REQUEST_ID
 from finsight.service.problems import WAIT, document
 from finsight.service_ports import AuditLog
@@ -79,7 +80,7 @@ class Recorder:
 
         async def recorded(message: Message) -> None:
             nonlocal seen, lost
-            status = None if seen else _status(message)
+            status = _later(message) if seen else _status(message)
             seen = seen or status is not None
             if status is not None and not await self._record(scope, status):
                 lost = True
@@ -135,6 +136,11 @@ def _status(message: Message) -> int | None:
             return 101
         case _:
             return None
+
+
+def _later(message: Message) -> int | None:
+    """What an open socket is closed for, where that is a refusal."""
+    return REFUSALS.get(message.get("code", 0)) if message["type"] == "websocket.close" else None
 
 
 def _outcome(scope: Scope, found: Asked, status: int) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -28,10 +29,13 @@ from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.parts import Parts
 from finsight.service.predictions import Predictions, Served
+from finsight.service.socket_protocol import LARGEST, PING, SocketProtocol
+from finsight.service.sockets import SocketLimits, Sockets
 from finsight.settings import Settings, load_settings
 
 _LOG = logging.getLogger("finsight.service")
 LIMIT = 30  # seconds that requests under way have to end
+FAREWELL = 5.0  # seconds that sockets have to send what is under way
 Running = tuple[Callable[[], AbstractAsyncContextManager[None]], ...]
 IDLE = 75  # seconds a connection may be idle: longer than load balancers keep one, since whoever closes it may lose the other's request
 
@@ -42,8 +46,9 @@ class Server(uvicorn.Server):
     :param notice: seconds between SIGTERM, from when on ``/readyz`` says no, and taking no more: whoever sends requests here learns of it.
     """
 
-    def __init__(self, config: uvicorn.Config, life: Life, notice: float) -> None:
+    def __init__(self, config: uvicorn.Config, life: Life, notice: float, websockets: Sockets) -> None:
         super().__init__(config)
+        self._websockets = websockets
         self._life, self._notice, self._ends = life, notice, 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -52,6 +57,13 @@ class Server(uvicorn.Server):
         self.should_exit = self._life.draining
         self._ends = time.monotonic() + self._notice
         self._life.draining = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :class:`uvicorn.Server`. Each WebSocket says first what it owes, and that it ends; uvicorn would cut it off."""
+        for server in self.servers:
+            server.close()
+        await self._websockets.drain(FAREWELL)
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """See :class:`uvicorn.Server`: whether to end, asked ten times a second."""
@@ -102,7 +114,10 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
         gate, own, made = entrance(settings, host, url)
         jobs = Jobs(queue, bootstrap.repository_jobs(bundle).order)
         sessions = released.sessions(url)
-        parts = Parts(found, gate, house_rules(settings, url), own, proxies, jobs, sessions, meters=meters, running=running)
+        sockets = Sockets(SocketLimits(at_once=settings.max_sockets))
+        parts = Parts(
+            found, gate, house_rules(settings, url), own, proxies, jobs, sessions, meters=meters, running=running, sockets=sockets
+        )
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
@@ -121,5 +136,10 @@ def server(parts: Parts, host: str, port: int, notice: float) -> Server:
         proxy_headers=False,  # a client's address is the one that it connects from
         timeout_keep_alive=IDLE,
         timeout_graceful_shutdown=LIMIT,
+        ws=SocketProtocol,
+        ws_max_size=LARGEST,
+        ws_ping_interval=PING,
+        ws_ping_timeout=PING,
+        ws_per_message_deflate=False,  # a few bytes could be a thousand times as many
     )
-    return Server(config, parts.life, notice)
+    return Server(config, parts.life, notice, parts.sockets)
