@@ -96,6 +96,9 @@ class MemoryQueue:
             raise ParamsError("after: no cursor") from None
         return self._kept[job].events[start : start + limit] if job in self._kept else []
 
+    def latest(self, job: str, limit: int) -> list[Event]:
+        return self._kept[job].events[-limit:] if job in self._kept else []
+
     def take(self, worker: str) -> Lease | None:
         now = time.monotonic()
         for kept in self._kept.values():

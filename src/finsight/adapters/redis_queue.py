@@ -118,6 +118,12 @@ class RedisQueue:
         entries = [entry for _, found in streams for entry in (found[0] if found and isinstance(found[0], list) else found)]
         return [Event(cursor, json.loads(fields["event"])) for cursor, fields in entries]
 
+    def latest(self, job: str, limit: int) -> list[Event]:
+        """See :class:`~finsight.service_ports.JobQueue`."""
+        with _reachable():
+            entries = self._redis.xrevrange(f"{_P}events:{job}", count=limit)
+        return [Event(cursor, json.loads(fields["event"])) for cursor, fields in reversed(entries)]
+
     def take(self, worker: str) -> Lease | None:
         """See :class:`~finsight.service_ports.JobQueue`."""
         found = self._run(lua.TAKE, worker, round(self._lease * 1000), *self._tries)

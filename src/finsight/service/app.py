@@ -9,7 +9,21 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__
-from finsight.service import audit, authentication, experiments, health, jobs, keys, lineage, metrics, models, pages, predict
+from finsight.service import (
+    audit,
+    authentication,
+    experiments,
+    health,
+    job_pages,
+    jobs,
+    keys,
+    lineage,
+    metrics,
+    models,
+    pages,
+    predict,
+    sign_in,
+)
 from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
@@ -49,7 +63,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(Measured, meters=parts.meters)
     app.include_router(health.router)
     app.include_router(metrics.router)
-    app.include_router(pages.router)
+    for router in (pages.router, job_pages.router, job_pages.live, sign_in.router):
+        app.include_router(router)
     v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
     for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit):
         v1.include_router(room.router)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError, RefusedError, UnreachableError
@@ -91,6 +91,19 @@ def document(
     return JSONResponse(content, status, headers, MEDIA_TYPE)
 
 
+def refusal(request: Request, error: FinsightError | RequestValidationError | ValidationError) -> Problem:
+    """What an error is to whoever asked."""
+    if isinstance(error, (RequestValidationError, ValidationError)):
+        first = error.errors()[0]
+        where = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
+        return Problem(422, f"{where}{first['msg'].removeprefix('Value error, ')}", "invalid-request")
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status == 500:
+        _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
+        return Problem(status, "something here is damaged; the service's log says what, under the correlation id")
+    return Problem(status, str(error), headers={"Retry-After": str(WAIT)} if status == 503 else None)
+
+
 def add_problems(app: FastAPI) -> None:
     """Answer every error of the app's by a problem document; one that nobody foresaw says no more than its correlation id."""
 
@@ -100,18 +113,10 @@ def add_problems(app: FastAPI) -> None:
         return document(request, error.status_code, str(error.detail), getattr(error, "kind", None), error.headers, more)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return document(request, 422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "invalid-request")
-
     @app.exception_handler(FinsightError)
-    async def failed(request: Request, error: FinsightError) -> JSONResponse:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        headers = {"Retry-After": str(WAIT)} if status == 503 else None
-        if status == 500:
-            _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
-            return document(request, status, "something here is damaged; the service's log says what, under the correlation id")
-        return document(request, status, str(error), headers=headers)
+    async def failed(request: Request, error: RequestValidationError | FinsightError) -> JSONResponse:
+        found = refusal(request, error)
+        return document(request, found.status_code, found.detail, found.kind, found.headers)
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
