@@ -11,8 +11,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from finsight.bootstrap.sign_in import CALLBACK, SignIn
 from finsight.domain import sign_in
+from finsight.service.access import anybody
 from finsight.service.front_page import PageRoute
-from finsight.service.permission import admit_stranger
 from finsight.service.problems import Problem
 from finsight.service.rendering import html
 from finsight.service.sessions import begin, secure
@@ -21,7 +21,6 @@ from finsight.service_ports import NotSignedInError
 COOKIE = "finsight_attempt"
 SECONDS = 600
 PLACE = "/session/oidc"
-ACTION = "session.begin"
 # What an issuer may say of itself (RFC 6749, 4.1.2.1; OpenID Connect Core 1.0, 3.1.2.6): nothing else that stands in a link is repeated.
 _ERRORS = {
     "access_denied": "you or the issuer refused",
@@ -38,10 +37,9 @@ Short = Annotated[str, Query(max_length=200)]
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
-@router.get(PLACE)
+@router.get(PLACE, dependencies=[anybody("session.go")])
 def go(request: Request) -> Response:
     """Send the browser to the issuer. Nothing in the request says where it comes back to."""
-    admit_stranger(request, ACTION)
     ways, attempt, secret = _ways(request), sign_in.begin(), secrets.token_urlsafe(32)
     answer = RedirectResponse(ways.issuer.address(attempt), 303)
     ways.attempts.put(secret, attempt, SECONDS)
@@ -50,10 +48,9 @@ def go(request: Request) -> Response:
     return answer
 
 
-@router.get(CALLBACK)
+@router.get(CALLBACK, dependencies=[anybody("session.begin")])
 def come_back(request: Request, state: Short = "", error: Short = "", code: Annotated[str, Query(max_length=4096)] = "") -> Response:
     """Begin a session for who comes back from the issuer with a good code."""
-    admit_stranger(request, ACTION)
     ways, secret = _ways(request), request.cookies.get(COOKIE)
     attempt = ways.attempts.take(secret) if secret else None
     if attempt is None or not hmac.compare_digest(state.encode(), attempt.state.encode()):
