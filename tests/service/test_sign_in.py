@@ -9,10 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 from pydantic import SecretStr
 from redis import Redis
 
+from browsers import CHECK
 from finsight.adapters.oidc import LARGEST, LEEWAY
+from finsight.bootstrap.released import versions
 from finsight.bootstrap.sign_in import CALLBACK, public_url, sign_in
 from finsight.domain.sign_in import Attempt
 from finsight.errors import ParamsError
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def _empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+        versions()  # which makes the database: that takes longer than a client waits
         yield
 
 
@@ -105,6 +109,7 @@ def test_the_attempts_cookie_is_no_scripts_and_comes_back_from_another_site(serv
 
 
 def test_signing_in_is_recorded_and_so_is_what_fails(service: Live, issuer: Issuer) -> None:
+    issuer.claims = {"tenant": "local"}  # whose admin sees strangers' too
     signed_in(service, issuer)
     begun(service)
     back(service, state="x", code="x")
@@ -349,6 +354,35 @@ def test_settings_that_can_not_be_are_refused_at_the_start(settings: dict[str, s
 def test_a_public_address_is_that_of_a_site(address: str) -> None:
     with pytest.raises(ParamsError, match="FINSIGHT_PUBLIC_URL: expected https"):
         public_url(Settings(public_url=address))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scripts", [True, False])
+def test_in_a_browser_from_another_site(issuer: Issuer, redis_url: str, browser: Browser, scripts: bool) -> None:
+    """The issuer is at localhost, the service at 127.0.0.1: two sites, between which browsers keep strict cookies back."""
+    port = free_port()
+    own = f"http://127.0.0.1:{port}"
+    issuer.url = issuer.url.replace("127.0.0.1", "localhost")
+    issuer.redirect = own + CALLBACK
+    with live(redis_url, port, oidc_issuer=issuer.url, oidc_client_id=CLIENT, public_url=own):
+        page = browser.new_context(base_url=own, java_script_enabled=scripts).new_page()
+        page.set_default_timeout(60_000)
+        page.goto("/")
+        assert page.evaluate(CHECK) == []
+        link = page.get_by_role("link", name=f"Sign in at {urlsplit(issuer.url).netloc}")
+        link.press("Enter")
+        page.get_by_role("link", name="No, thanks").click()
+        assert page.get_by_role("alert").inner_text() == "nobody was signed in: you or the issuer refused"
+        assert page.evaluate(CHECK) == []
+        link.click()
+        page.get_by_role("link", name="Sign in as ada").click()
+        page.get_by_text("Signed in as oidc:ada").wait_for()
+        assert page.url == f"{own}/"
+        (cookie,) = page.context.cookies()
+        assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (COOKIE, True, "Strict", "/")
+        page.get_by_role("button", name="Sign out").click()
+        assert page.get_by_role("status").inner_text() == "You are signed out."
+        page.context.close()
 
 
 def test_the_challenge_is_that_of_the_standard() -> None:
