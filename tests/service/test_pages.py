@@ -40,7 +40,7 @@ def test_a_headline_is_labelled_and_explained(page: Page) -> None:
     sign_in(page)
     page.get_by_label("A headline, or a few sentences").fill(HEADLINE)
     page.get_by_role("button", name="Label it").press("Enter")
-    result = page.get_by_role("status")
+    result = page.get_by_role("status").first
     assert result.get_by_role("heading").first.inner_text() in ("Negative", "Neutral", "Positive")
     probabilities = [float(meter.get_attribute("value") or "x") for meter in result.locator("meter").all()]
     assert sum(probabilities) == pytest.approx(1, abs=1e-3)
@@ -93,11 +93,11 @@ def test_the_champion_is_moved_and_moved_back(page: Page, released: Project) -> 
         page.get_by_label("Version", exact=True).select_option("2")
         page.get_by_label("Reason, for the audit log").first.fill("a drill on the page")
         page.get_by_role("button", name="Promote").click()
-        assert page.get_by_role("status").inner_text() == "The champion was changed."
+        assert page.get_by_role("status").first.inner_text() == "The champion was changed."
         assert "champion" in page.get_by_role("row", name=re.compile("^2 ")).inner_text()
     finally:
         page.get_by_role("button", name="Roll back").click()
-    assert page.get_by_role("status").inner_text() == "The champion is the one before."
+    assert page.get_by_role("status").first.inner_text() == "The champion is the one before."
     assert "champion" in page.get_by_role("row", name=re.compile("^1 ")).inner_text()
     log = httpx.get(page.url.partition("?")[0] + "v1/models/2", headers={"X-API-Key": KEY}).json()["log"]
     assert log[-2]["who"] == "admin"

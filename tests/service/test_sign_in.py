@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,11 +16,13 @@ from pydantic import SecretStr
 from redis import Redis
 
 from browsers import CHECK
+from finsight.adapters.job_process import plain_environment
 from finsight.adapters.oidc import LARGEST, LEEWAY
 from finsight.bootstrap.released import versions
 from finsight.bootstrap.sign_in import CALLBACK, public_url, sign_in
 from finsight.domain.sign_in import Attempt
 from finsight.errors import ParamsError
+from finsight.service.backstage import kept_up
 from finsight.service.sessions import COOKIE
 from finsight.service.sign_in import COOKIE as ATTEMPT
 from finsight.service.sign_in import SECONDS
@@ -303,6 +307,18 @@ def test_a_client_with_a_secret_shows_it_in_the_way_that_the_issuer_takes(issuer
     issuer.secret, issuer.about = "", {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
     with live(redis_url, port, oidc_client_secret=SecretStr("s3cret"), **settings) as service:
         assert signed_in(service, issuer).status_code == 200
+
+
+def test_its_secret_is_for_no_worker_and_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINSIGHT_OIDC_CLIENT_SECRET", "s3cret")
+    assert "s3cret" not in plain_environment().values()
+    note = tmp_path / "environment"
+    tell = f"import os, pathlib, time; pathlib.Path({str(note)!r}).write_text(' '.join(os.environ.values())); time.sleep(60)"
+    with kept_up([sys.executable, "-c", tell], "unix:///a-redis"):
+        while not note.is_file() or not note.read_text():
+            time.sleep(0.05)
+    assert "unix:///a-redis" in note.read_text()
+    assert "s3cret" not in note.read_text()
 
 
 def test_over_https_the_cookies_are_secure(issuer: Issuer, redis_url: str) -> None:
