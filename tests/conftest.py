@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from finsight.environment import quiet
 
-pytest_plugins = ["servers", "small_dvc", "released"]
+pytest_plugins = ["servers", "small_dvc", "released", "issuers", "browsers"]
 # The models here are tiny: a second thread costs more than it brings, and servers run beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

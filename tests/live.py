@@ -17,10 +17,14 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from apps import predicting
+from finsight.bootstrap.released import sessions
+from finsight.bootstrap.service import ways_in
+from finsight.bootstrap.sign_in import public_url, sign_in
 from finsight.service.app import create_app
 from finsight.service.client_address import networks
 from finsight.service.entrance import entrance, house_rules
 from finsight.service.gate import Credentialing
+from finsight.service.jobs import Jobs
 from finsight.service.parts import Parts
 from finsight.service.policy_file import DEFAULT, PolicyFile
 from finsight.settings import Settings
@@ -64,7 +68,7 @@ class Live:
 
 
 @contextmanager
-def live(redis_url: str, **settings: Any) -> Iterator[Live]:
+def live(redis_url: str, port: int = 0, jobs: Jobs | None = None, **settings: Any) -> Iterator[Live]:
     """A service with these settings."""
     chosen = Settings(**{"api_key": SecretStr(ADMIN_KEY), **settings})
     gate, own, _ = entrance(chosen, "127.0.0.1", redis_url)
@@ -72,8 +76,10 @@ def live(redis_url: str, **settings: Any) -> Iterator[Live]:
         policy = Path(folder, "policy.yaml")
         policy.write_text(POLICY, encoding="utf-8")
         held_to = replace(house_rules(chosen, redis_url), policy=PolicyFile(policy))
-    app = create_app(Parts(gate=gate, rules=held_to, own=own, proxies=networks(chosen.trusted_proxies), **predicting()))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="debug", log_config=None, proxy_headers=False))
+    page = {"sessions": sessions(redis_url), "sign_in": sign_in(chosen, ways_in(chosen, "127.0.0.1"), redis_url)}
+    proxies, address = networks(chosen.trusted_proxies), public_url(chosen)
+    app = create_app(Parts(gate=gate, rules=held_to, own=own, proxies=proxies, jobs=jobs, public_url=address, **page, **predicting()))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="debug", log_config=None, proxy_headers=False))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -100,6 +100,9 @@ class MemoryQueue:
         found = {job: self.events(job, cursor, limit) for job, cursor in after.items()}
         return {job: events for job, events in found.items() if events}
 
+    def latest(self, job: str, limit: int) -> list[Event]:
+        return self._kept[job].events[-limit:] if job in self._kept else []
+
     def take(self, worker: str) -> Lease | None:
         now = time.monotonic()
         for kept in self._kept.values():

@@ -14,6 +14,7 @@ from finsight.domain.access import Principal
 from finsight.domain.audit import Entry, Record
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.domain.keys import ApiKey
+from finsight.domain.sign_in import Attempt
 from finsight.errors import FinsightError, ParamsError
 
 
@@ -280,6 +281,10 @@ class JobQueue(Protocol):
         """
         ...
 
+    def latest(self, job: str, limit: int) -> list[Event]:
+        """The last that was said of a job, oldest first."""
+        ...
+
     def take(self, worker: str) -> Lease | None:
         """The job that has waited longest, now this worker's; None where none is due. Jobs whose lease is over are queued again first."""
         ...
@@ -371,4 +376,35 @@ class Sessions(Protocol):
 
     def end(self, secret: str) -> None:
         """End a session, if there is one."""
+        ...
+
+
+class Attempts(Protocol):
+    """Keeps sign-ins at an issuer that have begun, each for the one browser that has its secret."""
+
+    def put(self, secret: str, attempt: Attempt, seconds: int) -> None:
+        """Keep one."""
+        ...
+
+    def take(self, secret: str) -> Attempt | None:
+        """The one of a secret, once; None where it was taken, is too old, or never was."""
+        ...
+
+
+class NotSignedInError(FinsightError):
+    """An issuer, or what it said, leaves it open who somebody is."""
+
+
+class SignInIssuer(Protocol):
+    """An issuer that lets people sign in, and says who they are."""
+
+    def address(self, attempt: Attempt) -> str:
+        """Where the browser goes to begin."""
+        ...
+
+    def principal(self, code: str, attempt: Attempt) -> Principal:
+        """Who came back with a code.
+
+        :raises NotSignedInError: when the issuer does not take the code, or what it gives for it is not good here.
+        """
         ...

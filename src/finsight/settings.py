@@ -82,6 +82,18 @@ class Settings(BaseSettings):
     oidc_tenant: str = ""
     """Tenant of tokens that name none; they are refused when unset."""
 
+    oidc_client_id: str = ""
+    """The service's id at ``oidc_issuer``, for people who sign in to the page there; nobody can when unset."""
+
+    oidc_client_secret: SecretStr | None = None
+    """Its secret there; a public client has none, and PKCE alone."""
+
+    oidc_scope: str = "openid"
+    """What the page asks ``oidc_issuer`` for, separated by spaces; ``openid`` has to be among it."""
+
+    public_url: str = ""
+    """Where browsers reach the service, ``https://finsight.example``; for signing in at an issuer, and behind a proxy that ends TLS."""
+
     policy: Path | None = None
     """The file that says who may do what at the service; the one that the service brings when unset."""
 

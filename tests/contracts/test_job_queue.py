@@ -155,6 +155,9 @@ def test_what_is_told_is_kept_once_and_in_order_and_shown_by_the_job(make: Make)
     for i, event in enumerate(everything):
         assert queue.events(job.id, event.cursor) == everything[i + 1 :]
     assert queue.events(job.id, everything[0].cursor, 2) == everything[1:3]
+    assert queue.latest(job.id, 2) == everything[-2:]
+    assert queue.latest(job.id, 1000) == everything
+    assert queue.latest("0" * 31 + "f", 5) == []
     with pytest.raises(ParamsError):
         queue.events(job.id, "; DROP")
 

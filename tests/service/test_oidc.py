@@ -1,17 +1,16 @@
 """Bearer tokens of an external issuer: a real server with real keys, and what it may do wrong."""
 
 import base64
-import http.server
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from finsight.adapters.oidc import LARGEST, LEEWAY, REFRESH, STALE, Claims, OidcIssuer
@@ -19,65 +18,9 @@ from finsight.bootstrap.service import token_issuer
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError, UnreachableError
 from finsight.settings import Settings
+from issuers import AUDIENCE, KEYS, RSA, Issuer, jwk_of
 from live import live
-from servers import free_port, serving
-
-AUDIENCE = "finsight-api"
-RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)  # once: it takes a while
-KEYS: dict[str, tuple[str, Any]] = {
-    "rsa": ("RS256", RSA),
-    "ec": ("ES256", ec.generate_private_key(ec.SECP256R1())),
-    "ed": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
-}
-
-
-def jwk_of(name: str, **more: Any) -> dict[str, Any]:
-    algorithm, private = KEYS[name]
-    found = jwt.get_algorithm_by_name(algorithm).to_jwk(private.public_key(), as_dict=True)
-    return {**found, "kid": name, "alg": algorithm, "use": "sig", **more}
-
-
-class Issuer:
-    """An issuer whose every answer a test can change."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.keys: list[Any] = [jwk_of(name) for name in ("rsa", "ec")]
-        self.about: dict[str, Any] = {}
-        self.status = 200
-        self.padding = 0
-        self.asked: list[str] = []
-        self.delay = 0.0
-
-    def token(self, name: str = "rsa", headers: dict[str, Any] | None = None, **claims: Any) -> str:
-        now, (algorithm, private) = int(time.time()), KEYS[name]
-        content = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "exp": now + 300, "iat": now, "tenant": "acme", "roles": ["scorer"]}
-        content = {key: value for key, value in {**content, **claims}.items() if value is not None}
-        header = {name: value for name, value in {"kid": name, **(headers or {})}.items() if value is not None}
-        return jwt.encode(content, private, algorithm, header)
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    state = Issuer()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.asked.append(self.path)
-            time.sleep(state.delay)
-            about = {"issuer": state.url, "jwks_uri": f"{state.url}/keys", **state.about}
-            content = json.dumps(about if self.path.startswith("/.well-known") else {"keys": state.keys}).encode()
-            content += b" " * state.padding
-            self.send_response(state.status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with serving(Handler) as state.url:
-        yield state
+from servers import free_port
 
 
 class Clock:

@@ -1,14 +1,14 @@
 """The page for people, in a real Chromium without JavaScript, and what it refuses to other sites."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from browsers import CHECK
 from conftest import Project
 from released import KEY
 
@@ -16,18 +16,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HEADLINE = "Operating profit rose to EUR 13.1 mn, but sales <b>fell</b>."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: install the package chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -47,50 +36,11 @@ def sign_in(page: Page) -> None:
     page.get_by_role("button", name="Sign in").press("Enter")
 
 
-# WCAG 2.2: contrast of each text (1.4.3), a name for each control (4.1.2), headings in order (1.3.1), nothing wider than the window
-# (1.4.10).
-CHECK = """() => {
-  const found = [];
-  const parse = colour => { const c = colour.match(/[\\d.]+/g).map(Number); return c.length > 3 && c[3] === 0 ? null : c.slice(0, 3); };
-  const light = c => c.map(v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = node => {
-    for (; node; node = node.parentElement) {
-      const c = parse(getComputedStyle(node).backgroundColor);
-      if (c) return c;
-    }
-    return [255, 255, 255];
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let text = walker.nextNode(); text; text = walker.nextNode()) {
-    const node = text.parentElement;
-    if (!text.data.trim() || ["OPTION", "METER"].includes(node.tagName)) continue;
-    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(2)}: ${text.data.trim()}`);
-  }
-  for (const control of document.querySelectorAll("input:not([type=hidden]), textarea, select, meter"))
-    if (!control.labels?.length && !control.ariaLabel) found.push(`no label: ${control.outerHTML}`);
-  for (const button of document.querySelectorAll("button, a[href]"))
-    if (!button.textContent.trim()) found.push(`no name: ${button.outerHTML}`);
-  const levels = [...document.querySelectorAll("h1, h2, h3, h4")].map(heading => Number(heading.tagName[1]));
-  levels.forEach((level, i) => { if (level > (levels[i - 1] ?? 0) + 1) found.push(`heading ${level} after ${levels[i - 1]}`); });
-  const ids = [...document.querySelectorAll("[id]")].map(node => node.id);
-  ids.forEach((id, i) => { if (ids.indexOf(id) !== i) found.push(`id twice: ${id}`); });
-  for (const node of document.querySelectorAll("[aria-labelledby]"))
-    if (!document.getElementById(node.getAttribute("aria-labelledby"))) found.push(`labelled by nothing: ${node.outerHTML.slice(0, 60)}`);
-  if (!document.documentElement.lang) found.push("no language");
-  if (document.querySelectorAll("main").length !== 1) found.push("no main");
-  if (document.documentElement.scrollWidth > innerWidth) found.push(`wider than the window: ${document.documentElement.scrollWidth}`);
-  return found;
-}"""
-
-
 def test_a_headline_is_labelled_and_explained(page: Page) -> None:
     sign_in(page)
     page.get_by_label("A headline, or a few sentences").fill(HEADLINE)
     page.get_by_role("button", name="Label it").press("Enter")
-    result = page.get_by_role("status")
+    result = page.get_by_role("status").first
     assert result.get_by_role("heading").first.inner_text() in ("Negative", "Neutral", "Positive")
     probabilities = [float(meter.get_attribute("value") or "x") for meter in result.locator("meter").all()]
     assert sum(probabilities) == pytest.approx(1, abs=1e-3)
@@ -111,7 +61,7 @@ def test_the_page_holds_up_on_a_phone(page: Page) -> None:
 def test_the_keyboard_reaches_everything_in_reading_order(page: Page) -> None:
     sign_in(page)
     reached = []
-    for _ in range(30):
+    for _ in range(40):
         page.keyboard.press("Tab")
         name = page.evaluate("() => document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.name")
         if name in reached:
@@ -122,6 +72,10 @@ def test_the_keyboard_reaches_everything_in_reading_order(page: Page) -> None:
         "Sign out",
         "text",
         "Label it",
+        "Refresh",
+        "kind",
+        "parameters",
+        "Start",
         "Report of version 2",
         "version",
         "why",
@@ -139,11 +93,11 @@ def test_the_champion_is_moved_and_moved_back(page: Page, released: Project) -> 
         page.get_by_label("Version", exact=True).select_option("2")
         page.get_by_label("Reason, for the audit log").first.fill("a drill on the page")
         page.get_by_role("button", name="Promote").click()
-        assert page.get_by_role("status").inner_text() == "The champion was changed."
+        assert page.get_by_role("status").first.inner_text() == "The champion was changed."
         assert "champion" in page.get_by_role("row", name=re.compile("^2 ")).inner_text()
     finally:
         page.get_by_role("button", name="Roll back").click()
-    assert page.get_by_role("status").inner_text() == "The champion is the one before."
+    assert page.get_by_role("status").first.inner_text() == "The champion is the one before."
     assert "champion" in page.get_by_role("row", name=re.compile("^1 ")).inner_text()
     log = httpx.get(page.url.partition("?")[0] + "v1/models/2", headers={"X-API-Key": KEY}).json()["log"]
     assert log[-2]["who"] == "admin"
@@ -192,7 +146,9 @@ def signed_in(service: httpx.Client) -> Iterator[tuple[httpx.Client, str]]:
         yield client, found[1]
 
 
-FORMS = [("/", {"text": "x"}), ("/promote", {"version": "2"}), ("/rollback", {}), ("/session/end", {})]
+CANCEL = f"/jobs/{'0' * 32}/cancel"
+FORMS = [("/", {"text": "x"}), ("/jobs", {"kind": "train"}), (CANCEL, {}), ("/promote", {"version": "2"}), ("/rollback", {})]
+FORMS.append(("/session/end", {}))
 
 
 @pytest.mark.parametrize(("path", "form"), FORMS)
@@ -219,4 +175,6 @@ def test_the_templates_are_in_the_package() -> None:
     import finsight.service
 
     names = {path.name for path in (Path(finsight.service.__file__).parent / "templates").iterdir()}
-    assert names == {"page.html", "headline.html", "models.html", "style.css"}
+    pieces = {"layout", "token", "page", "headline", "jobs", "job_list", "job", "job_now", "models", "signed_in"}
+    assert names == {*(f"{piece}.html" for piece in pieces), "style.css"}
+    assert (Path(finsight.service.__file__).parent / "static/live.js").is_file()

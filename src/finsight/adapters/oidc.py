@@ -1,4 +1,4 @@
-"""Bearer tokens of an external OpenID Connect issuer: its keys by discovery, and who its claims say that somebody is."""
+"""An external OpenID Connect issuer: its endpoints and keys by discovery, its tokens, and who their claims say that somebody is."""
 
 from __future__ import annotations
 
@@ -53,35 +53,41 @@ class OidcIssuer:
     def __init__(
         self, issuer: str, claims: Claims, client: httpx.Client | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._issuer, self._claims = issuer, claims
-        self._keys = _Keys(issuer, client or httpx.Client(timeout=5, follow_redirects=False), clock)
+        self.name, self._claims = issuer, claims
+        self._known = _Discovered(issuer, client or httpx.Client(timeout=5, follow_redirects=False), clock)
 
     def principal(self, token: str) -> Principal | None:
         """See :class:`finsight.service_ports.TokenIssuer`.
 
         :raises UnreachableError: when the issuer can't be asked for the key of the token; it may well be good.
         """
+        found = self.verified(token, self._claims.audience)
+        return self.somebody(found) if found else None
+
+    def verified(self, token: str, audience: str) -> Mapping[str, Any] | None:
+        """The claims of a token of the issuer's for an audience; None where it is none such, or not good now. Raises as `principal`."""
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
                 return None  # before the issuer is asked anything
-            key = self._keys.find(header.get("kid"))
+            key = self._known.key(header.get("kid"))
             if key is None:
                 return None
-            found = jwt.decode(
+            found: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=ALGORITHMS,  # and of these the one that the key is bound to
-                audience=self._claims.audience,
-                issuer=self._issuer,
+                audience=audience,
+                issuer=self.name,
                 leeway=LEEWAY,
                 options={"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True},
             )
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):  # the last of a header nested a thousand deep
             return None
-        return self._somebody(found)
+        return found
 
-    def _somebody(self, found: Mapping[str, Any]) -> Principal | None:
+    def somebody(self, found: Mapping[str, Any]) -> Principal | None:
+        """Who the claims of a token speak of; None where they name nobody, or no tenant."""
         subject, tenant = found["sub"], _claim(found, self._claims.tenant) or self._claims.default_tenant
         if not all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= LONGEST for text in (subject, tenant)):
             return None
@@ -90,18 +96,34 @@ class OidcIssuer:
         roles = frozenset(role for role in listed if role in ROLES)
         return Principal(f"oidc:{subject}", tenant, roles)
 
+    def about(self) -> Mapping[str, Any]:
+        """The issuer's discovery document.
 
-class _Keys:
-    """The issuer's public keys by id, fetched when they are needed."""
+        :raises UnreachableError: when it can't be had.
+        """
+        return self._known.about()
+
+    def ask(self, method: str, url: str, **how: Any) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON object of an answer of the issuer's.
+
+        :param how: see :meth:`httpx.Client.stream`.
+        :raises ValueError, httpx.HTTPError: when there is no such answer.
+        """
+        return self._known.ask(method, url, **how)
+
+
+class _Discovered:
+    """What an issuer says of itself, and its public keys by id: fetched when they are needed."""
 
     def __init__(self, issuer: str, client: httpx.Client, clock: Callable[[], float]) -> None:
         self._issuer, self._client, self._clock = issuer, client, clock
         self._lock = threading.Lock()
+        self._about: dict[str, Any] = {}
         self._known: dict[str | None, jwt.PyJWK] = {}
         self._fetched = self._tried = -STALE
         self._failed = ""
 
-    def find(self, name: str | None) -> jwt.PyJWK | None:
+    def key(self, name: str | None) -> jwt.PyJWK | None:
         """The key of an id, or the only one for a token that names none; None where the issuer has none such.
 
         :raises UnreachableError: when that can't be known.
@@ -113,6 +135,17 @@ class _Keys:
             raise UnreachableError(f"{self._issuer}: {self._failed}; its tokens can't be checked until it answers")
         return found
 
+    def about(self) -> Mapping[str, Any]:
+        """The discovery document.
+
+        :raises UnreachableError: when it can't be had.
+        """
+        if self._clock() - self._fetched > AGED:
+            self._refresh()
+        if self._clock() - self._fetched > STALE:
+            raise UnreachableError(f"{self._issuer}: {self._failed}; nobody can sign in there until it answers")
+        return self._about
+
     def _of(self, name: str | None) -> jwt.PyJWK | None:
         if name is None and len(self._known) == 1:
             return next(iter(self._known.values()))
@@ -123,13 +156,14 @@ class _Keys:
             if self._clock() - self._tried < REFRESH:
                 return
             try:
-                self._known, self._failed, self._fetched = self._fetch(), "", self._clock()
+                self._about, self._known = self._fetch()
+                self._failed, self._fetched = "", self._clock()
             except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, jwt.PyJWTError) as error:
                 self._failed = f"no keys to be had from it ({type(error).__name__})"
                 _LOG.warning("%s: %s", self._issuer, self._failed)
             self._tried = self._clock()
 
-    def _fetch(self) -> dict[str | None, jwt.PyJWK]:
+    def _fetch(self) -> tuple[dict[str, Any], dict[str | None, jwt.PyJWK]]:
         about = self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         where = str(about.get("jwks_uri"))
         # OpenID Connect Discovery 1.0, 4.3: another issuer's document would lend us another issuer's keys.
@@ -146,12 +180,17 @@ class _Keys:
                 continue  # of a kind that we don't know; the issuer's other keys are good none the less
         if not found:
             raise ValueError("no key that we know the kind of")
-        return found
+        return about, found
 
     def _get(self, url: str) -> dict[str, Any]:
-        with self._client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise ValueError(f"status {answer.status_code}")
+        status, found = self.ask("GET", url)
+        if status != httpx.codes.OK:
+            raise ValueError(f"status {status}")
+        return found
+
+    def ask(self, method: str, url: str, **how: Any) -> tuple[int, dict[str, Any]]:
+        """See :meth:`OidcIssuer.ask`."""
+        with self._client.stream(method, url, headers={"Accept": "application/json"}, **how) as answer:
             content = b""
             for piece in answer.iter_bytes():
                 content += piece
@@ -160,7 +199,7 @@ class _Keys:
         found = json.loads(content)
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
-        return found
+        return answer.status_code, found
 
 
 def _claim(found: Mapping[str, Any], name: str) -> Any:

@@ -133,6 +133,12 @@ class RedisQueue:
             if found
         }
 
+    def latest(self, job: str, limit: int) -> list[Event]:
+        """See :class:`~finsight.service_ports.JobQueue`."""
+        with _reachable():
+            entries = self._redis.xrevrange(f"{_P}events:{job}", count=limit)
+        return [Event(cursor, json.loads(fields["event"])) for cursor, fields in reversed(entries)]
+
     def take(self, worker: str) -> Lease | None:
         """See :class:`~finsight.service_ports.JobQueue`."""
         found = self._run(lua.TAKE, worker, round(self._lease * 1000), *self._tries)

@@ -18,6 +18,7 @@ from finsight.settings import Settings, load_settings, project_root
 
 if TYPE_CHECKING:
     from finsight.adapters.jobs import RepositoryJobs
+    from finsight.adapters.oidc import Claims
     from finsight.ports import ModelVersion
     from finsight.service_ports import AuditLog, FailedAttempts, JobQueue, KeyStore, ResultCache, SigningKeys, Tickets, TokenIssuer, Windows
 
@@ -95,21 +96,38 @@ def loopback(host: str) -> bool:
 
 
 def token_issuer(settings: Settings, ways: frozenset[str]) -> TokenIssuer | None:
-    """The external issuer of the settings; None where there is none, or its way is closed.
+    """The external issuer of the settings, for bearer tokens; None where there is none, its way is closed, or only the page uses it.
 
     :raises ParamsError: when its audience is lacking, or its keys would come over an open network.
     """
-    if not settings.oidc_issuer or "oidc" not in ways:
+    name = issuer_of(settings) if "oidc" in ways else None
+    if name is None or (settings.oidc_client_id and not settings.oidc_audience):
         return None
     if not settings.oidc_audience:
         raise ParamsError("FINSIGHT_OIDC_AUDIENCE: unset; without it a token for any other service of the issuer would be taken")
+    from finsight.adapters.oidc import OidcIssuer
+
+    return OidcIssuer(name, claims_of(settings))
+
+
+def issuer_of(settings: Settings) -> str | None:
+    """The issuer's address; None where none is set.
+
+    :raises ParamsError: when its keys would come over an open network.
+    """
+    if not settings.oidc_issuer:
+        return None
     address = urlsplit(settings.oidc_issuer)
     if not address.hostname or not (address.scheme == "https" or (address.scheme == "http" and loopback(address.hostname))):
         raise ParamsError(f"FINSIGHT_OIDC_ISSUER: got {settings.oidc_issuer!r}; expected https://…")
-    from finsight.adapters.oidc import Claims, OidcIssuer
+    return settings.oidc_issuer
 
-    claims = Claims(settings.oidc_audience, settings.oidc_roles_claim, settings.oidc_tenant_claim, settings.oidc_tenant)
-    return OidcIssuer(settings.oidc_issuer, claims)
+
+def claims_of(settings: Settings) -> Claims:
+    """What to look for in the issuer's tokens."""
+    from finsight.adapters.oidc import Claims
+
+    return Claims(settings.oidc_audience or "", settings.oidc_roles_claim, settings.oidc_tenant_claim, settings.oidc_tenant)
 
 
 def windows(settings: Settings, redis: str | None = None) -> Windows:

@@ -32,6 +32,8 @@ ACTIONS = (
 """Every action there is, ``area.verb`` or ``area.verb.kind``."""
 CHANGES_NOTHING = frozenset({"predict"})
 """Actions that are asked for by POST because of what they are sent, and leave nothing behind."""
+CHANGES_BY_GET = frozenset({"session.begin"})
+"""Actions that change something although they are asked for by GET: a browser comes back from an issuer so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from finsight.service import (
     authentication,
     experiments,
     health,
+    job_pages,
     job_socket,
     jobs,
     keys,
@@ -23,6 +24,7 @@ from finsight.service import (
     pages,
     predict,
     predict_socket,
+    sign_in,
 )
 from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
@@ -63,21 +65,10 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)
-    for room in (
-        predict,
-        jobs,
-        models,
-        experiments,
-        lineage,
-        authentication,
-        keys,
-        audit,
-        job_socket,
-        predict_socket,
-    ):  # looked through in this order
+    for room in _V1:
         app.include_router(room.router, prefix="/v1", responses=_PROBLEMS)
-    for room in (health, metrics, pages):
-        app.include_router(room.router)
+    for router in (health.router, metrics.router, pages.router, job_pages.router, job_pages.live, sign_in.router):
+        app.include_router(router)
     describe(app)
     return app
 

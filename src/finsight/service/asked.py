@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from finsight.domain.access import Principal
-from finsight.domain.policy import CHANGES_NOTHING
+from finsight.domain.policy import CHANGES_BY_GET, CHANGES_NOTHING
 
 ASKED = "finsight.asked"
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -40,7 +40,8 @@ def asked(connection: HTTPConnection) -> Asked:
 
 def changes(scope: Scope, action: str) -> bool:
     """Whether a request is one that changes something, where it succeeds."""
-    return scope["type"] == "http" and scope["method"] not in _SAFE and action not in CHANGES_NOTHING
+    safe = scope["type"] != "http" or scope["method"] in _SAFE
+    return action in CHANGES_BY_GET or not (safe or action in CHANGES_NOTHING)
 
 
 def path_of(scope: Scope) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from finsight.bootstrap.sign_in import SignIn
 from finsight.service.access import Gate
 from finsight.service.client_address import Network
 from finsight.service.gate import Credentialing
@@ -27,6 +28,8 @@ class Parts:
     :param proxies: networks whose word for a client's address is taken.
     :param jobs: None where the service has none.
     :param sessions: who has signed in to the page; there is no signing in without.
+    :param sign_in: at an issuer; None where that is not set up.
+    :param public_url: where browsers reach the service; empty where that is not said.
     :param slots: for comparisons and verifications.
     :param running: each is entered when the service starts and left when it ends, in the reverse order.
     """
@@ -38,6 +41,8 @@ class Parts:
     proxies: tuple[Network, ...] = ()
     jobs: Jobs | None = None
     sessions: Sessions | None = None
+    sign_in: SignIn | None = None
+    public_url: str = ""
     slots: Slots = field(default_factory=Slots)
     meters: Meters = field(default_factory=Meters)
     life: Life = field(default_factory=Life)

@@ -14,7 +14,7 @@ from finsight.service.access import may
 from finsight.service.batching import FullError
 from finsight.service.gone import GoneError, unless_gone
 from finsight.service.parts import Parts
-from finsight.service.predictions import Served
+from finsight.service.predictions import Rows, Served
 from finsight.service.problems import Problem
 
 MAX_TEXTS, MAX_CHARACTERS, MAX_EXPLAINED = 256, 10_000, 4
@@ -96,23 +96,33 @@ class PredictResponse(BaseModel):
 @router.post("/predict", dependencies=[may("predict")], response_model=PredictResponse)
 async def predict(asked: PredictRequest, request: Request) -> Response:
     """Label one or many texts."""
+    try:
+        served, rows, words = await predicted(asked, request)
+    except GoneError:
+        return Response(status_code=CLIENT_GONE)
+    # Built without the response model, which is there for the document: checking our own answer again costs more than making it.
+    return Response(to_json(answer(asked, served, served.model.read(rows), words)), media_type="application/json")
+
+
+async def predicted(asked: PredictRequest, request: Request) -> tuple[Served, Rows, list[Explanation] | None]:
+    """Probabilities of texts, with those of all other requests: the bundle that gave them, a row a text, and explanations where asked for.
+
+    :raises Problem: 422 where too many are to be explained, 503 where too many texts wait.
+    :raises GoneError: when the client does not wait for it.
+    """
     parts: Parts = request.app.state.parts
-    words: list[Explanation] | None = None
     if asked.explain and len(asked.texts) > MAX_EXPLAINED:
         raise Problem(422, f"body.explain: got {len(asked.texts)} texts, expected at most {MAX_EXPLAINED}; ask in several requests")
     try:
         if asked.explain:
-            served, rows, words = await unless_gone(request, parts.predictions.explain(asked.texts))
-        else:
-            served, rows = await unless_gone(request, parts.predictions.ask(asked.texts))
+            return await unless_gone(request, parts.predictions.explain(asked.texts))
+        return *await unless_gone(request, parts.predictions.ask(asked.texts)), None
     except FullError as full:
         parts.meters.refused.inc()
         raise Problem(503, "too many texts wait; ask again later", "busy", {"Retry-After": str(full.seconds)}) from None
     except GoneError:
         parts.meters.gone.inc()
-        return Response(status_code=CLIENT_GONE)
-    # Built without the response model, which is there for the document: checking our own answer again costs more than making it.
-    return Response(to_json(answer(asked, served, served.model.read(rows), words)), media_type="application/json")
+        raise
 
 
 def answer(asked: PredictRequest, served: Served, found: list[core.Prediction], words: list[Explanation] | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
@@ -100,7 +100,22 @@ def content(
 
 def first_of(errors: Sequence[Any]) -> str:
     """What pydantic found first, in one line."""
-    return f"{'.'.join(map(str, errors[0]['loc']))}: {errors[0]['msg']}"
+    where = f"{'.'.join(map(str, errors[0]['loc']))}: " if errors[0]["loc"] else ""
+    return f"{where}{errors[0]['msg'].removeprefix('Value error, ')}"
+
+
+Invalid = RequestValidationError | WebSocketRequestValidationError | ValidationError
+
+
+def refusal(request: HTTPConnection, error: FinsightError | Invalid) -> Problem:
+    """What an error is to whoever asked."""
+    if isinstance(error, Invalid):
+        return Problem(422, first_of(error.errors()), "invalid-request")
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status == 500:
+        _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
+        return Problem(status, "something here is damaged; the service's log says what, under the correlation id")
+    return Problem(status, str(error), headers={"Retry-After": str(WAIT)} if status == 503 else None)
 
 
 def add_problems(app: FastAPI) -> None:
@@ -113,17 +128,10 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(WebSocketRequestValidationError)
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError | WebSocketRequestValidationError) -> JSONResponse:
-        return document(request, 422, first_of(error.errors()), "invalid-request")
-
     @app.exception_handler(FinsightError)
-    async def failed(request: Request, error: FinsightError) -> JSONResponse:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        headers = {"Retry-After": str(WAIT)} if status == 503 else None
-        if status == 500:
-            _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
-            return document(request, status, "something here is damaged; the service's log says what, under the correlation id")
-        return document(request, status, str(error), headers=headers)
+    async def failed(request: Request, error: Invalid | FinsightError) -> JSONResponse:
+        found = refusal(request, error)
+        return document(request, found.status_code, found.detail, found.kind, found.headers)
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:

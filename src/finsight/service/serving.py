@@ -16,6 +16,7 @@ import uvicorn
 from finsight import runtime
 from finsight.bootstrap import released
 from finsight.bootstrap import service as bootstrap
+from finsight.bootstrap.sign_in import public_url, sign_in
 from finsight.bundle import bundle_digest
 from finsight.ports import ModelVersion
 from finsight.service.app import create_app
@@ -107,16 +108,25 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     :raises ParamsError: when a setting can't be, or would leave a public address open.
     """
     settings = load_settings()
-    bootstrap.ways_in(settings, host)  # before anything is loaded
+    ways, address = bootstrap.ways_in(settings, host), public_url(settings)  # before anything is loaded
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running = predictions(bundle, settings, meters, keeps=keeps)
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
         gate, own, made = entrance(settings, host, url)
         jobs = Jobs(queue, bootstrap.repository_jobs(bundle).order)
-        sessions = released.sessions(url)
-        sockets = Sockets(SocketLimits(at_once=settings.max_sockets))
         parts = Parts(
-            found, gate, house_rules(settings, url), own, proxies, jobs, sessions, meters=meters, running=running, sockets=sockets
+            found,
+            gate,
+            house_rules(settings, url),
+            own,
+            proxies,
+            jobs,
+            released.sessions(url),
+            sign_in(settings, ways, url),
+            address,
+            meters=meters,
+            running=running,
+            sockets=Sockets(SocketLimits(at_once=settings.max_sockets)),
         )
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
