@@ -1,5 +1,7 @@
 """Jobs over REST, down to the experiment: a real HTTP server, a real worker, the real DVC in a small repository of the project's kind."""
 
+import csv
+import fcntl
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from ruamel.yaml import YAML
 import finsight
 from apps import app_with, rules
 from conftest import Project, shipped_params, starter_rows, write_csv
+from finsight.adapters.folder_artifacts import FolderArtifacts
 from finsight.adapters.job_process import plain_environment
 from finsight.adapters.jobs import RepositoryJobs
 from finsight.adapters.redis_queue import RedisQueue
@@ -80,7 +83,7 @@ class Small:
     def __init__(self, root: Path, redis: str) -> None:
         self.root, self.redis = root, redis
         self.queue = RedisQueue(redis)
-        self.jobs = RepositoryJobs(root, root / ".service/objects")
+        self.jobs = RepositoryJobs(root, FolderArtifacts(root / ".service/objects"))
         self.http = httpx.Client(headers={"X-API-Key": "a"}, timeout=30)
 
     def git(self, *command: str) -> str:
@@ -189,6 +192,26 @@ def test_a_training_is_an_experiment_that_is_followed_live(small: Small, worker:
     assert rest.headers["X-Next-Cursor"] == events[-1]["cursor"]
     again = small.post("evaluate", {"train.dropout": None, "train.save_every": 60, "train.lr": 3e-05})
     assert (again.status_code, again.json()["id"]) == (200, job)
+
+
+def test_a_job_that_waits_for_its_turn_to_start_loses_no_attempt(small: Small, worker: Callable[[], Any]) -> None:
+    lock = small.root / ".dvc/tmp/finsight-starting"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another job's command does that is starting
+        worker()
+        waits, cancelled = (small.post("train", {"train.save_every": 1, "train.seed": seed}).json()["id"] for seed in (1, 2))
+        while small.http.get(f"/v1/jobs/{waits}").json()["state"] != "running":
+            time.sleep(0.1)
+        worker()
+        while small.http.get(f"/v1/jobs/{cancelled}").json()["state"] != "running":
+            time.sleep(0.1)
+        small.http.delete(f"/v1/jobs/{cancelled}")
+        assert small.ended(cancelled, 30)["state"] == "cancelled"
+        time.sleep(6)  # longer than one wait
+        assert small.http.get(f"/v1/jobs/{waits}").json()["state"] == "running"
+    done = small.ended(waits)
+    assert (done["state"], done["attempt"], done["error"]) == ("succeeded", 1, "")
 
 
 def test_experiments_that_start_at_once_do_not_take_each_others_parameters(small: Small, worker: Callable[[], Any]) -> None:
@@ -366,41 +389,51 @@ def test_serve_brings_a_redis_and_a_worker_which_scores_and_is_started_again(
     copy_of: Callable[[Project], Project], finished: Project
 ) -> None:
     project = copy_of(finished)
+    table = write_csv(project.root / "texts.csv", starter_rows(50)).read_bytes()
     port = free_port()
-    jobs = RepositoryJobs(project.root, project.root / ".service/objects")
-    name = jobs.put("local", write_csv(project.root / "texts.csv", starter_rows(50)))
     environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "k", "PYTHONPATH": str(SRC)}
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        wait_for(f"http://127.0.0.1:{port}/readyz", process)  # type: ignore[arg-type]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "k"}) as http:
+    process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz", process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "k"}, timeout=60) as http:
 
-            def scored(column: str) -> dict[str, Any]:
-                job = http.post("/v1/jobs", json={"kind": "score", "parameters": {"input": name, "text": column}}).json()["id"]
-                end = time.monotonic() + 60
+            def scored(table: bytes) -> dict[str, Any]:
+                job = http.post("/v1/score", content=table, headers={"Content-Type": "text/csv"}).json()["id"]
+                end = time.monotonic() + 120
                 while (found := http.get(f"/v1/jobs/{job}").json())["state"] in ("queued", "running"):
                     assert time.monotonic() < end, found
                     time.sleep(0.1)
                 return dict(found)
 
-            done = scored("text")
-            assert (done["state"], done["error"]) == ("succeeded", "")
-            (result,) = (project.root / ".service/objects").rglob(done["result"])
-            assert len(result.read_text().splitlines()) == 50
-            assert result.parent == next((project.root / ".service/objects").rglob(name)).parent
-            (leash,) = children(process.pid, "leash.py")
+            done = scored(table)
+            assert (done["state"], done["error"], done["stage"], done["progress"]) == ("succeeded", "", "score", 1.0)
+            rows = list(csv.DictReader(http.get(f"/v1/jobs/{done['id']}/result").text.splitlines()))
+            asked = [row["text"] for row in starter_rows(50)]
+            assert [row["text"] for row in rows] == asked
+            predicted = http.post("/v1/predict", json={"texts": asked}).json()["predictions"]
+            assert [row["predicted"] for row in rows] == [one["label"] for one in predicted]
+            assert scored(table)["id"] == done["id"]
+            (leash,) = leashes(process.pid, "worker")
             os.kill(children(leash, "finsight.cli")[0], signal.SIGKILL)
-            wrong = scored("nothing")  # by the next worker
-            assert wrong["state"] == "failed"
-            assert "nothing" in wrong["error"]
-        below = children(process.pid, "leash.py")
-        process.kill()  # whatever ends the service ends its worker
+            # By the next worker; what is wrong stands too far down to be seen before.
+            wrong = scored(b"id,text\n" + b"1,x\n" * 200 + b"2\n")
+            assert (wrong["state"], wrong["attempt"]) == ("failed", 1)
+            assert wrong["error"] == "input.csv:202: expected 2 columns, got 1; mend the line"
+        below = [*leashes(process.pid, "worker"), *leashes(process.pid, "redis-server")]
+        assert len(below) == 2
+        process.kill()  # whatever ends the service ends its worker and its Redis
         end = time.monotonic() + 5
         while any(Path(f"/proc/{one}").exists() for one in below):
             assert time.monotonic() < end
             time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def leashes(parent: int, what: str) -> list[int]:
+    return [one for one in children(parent, "leash.py") if what in Path(f"/proc/{one}/cmdline").read_text()]
 
 
 def children(parent: int, word: str) -> list[int]:

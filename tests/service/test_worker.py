@@ -25,6 +25,7 @@ LEASE = 6.0  # where a test waits for its end; else long enough for a machine th
 # Says who it is, then that it lives, 20 times a second; its own child does so too, in a session of its own.
 BEAT = 'for i in $(seq {n}); do echo "$$ $(date +%s.%N)" >> beats; sleep 0.05; done'
 TREE = f"setsid sh -c '{BEAT.format(n=40)}' & {BEAT.format(n=25)}; wait"
+LONG_TREE = TREE.replace("seq 40", "seq 1200")  # a minute: an end by itself is not taken for the one that is asked for
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def test_the_job_of_a_worker_that_is_killed_or_hangs_runs_again_and_never_twice_
 
 
 def test_cancelling_ends_every_process_of_the_job(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
-    job = ask(queue, f"trap '' INT TERM; {TREE}")  # that will not hear of it
+    job = ask(queue, f"trap '' INT TERM; {LONG_TREE}")  # that will not hear of it
     with worker(redis_url, tmp_path) as one:
         until(lambda: len(beats(tmp_path)) == 2)
         queue.cancel(job)
@@ -133,7 +134,7 @@ def test_a_leash_that_is_killed_lets_nothing_go(queue: RedisQueue, redis_url: st
 
 
 def test_a_job_that_takes_too_long_is_ended(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
-    job = ask(queue, TREE)
+    job = ask(queue, LONG_TREE)
     with worker(redis_url, tmp_path, seconds=1):
         done = ended(queue, job)
     assert (done.state, done.error, done.attempt) == (State.FAILED, "it took longer than its 1 s", 1)
@@ -155,7 +156,7 @@ def test_what_breaks_is_tried_three_times_and_what_is_wrong_once(queue: RedisQue
 
 
 def test_a_worker_that_is_stopped_gives_its_job_back(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
-    job = ask(queue, TREE)
+    job = ask(queue, LONG_TREE)
     with worker(redis_url, tmp_path):
         until(lambda: len(beats(tmp_path)) == 2)
     found = queue.get(job)

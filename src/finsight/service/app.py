@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from finsight import __version__
-from finsight.service import audit, authentication, experiments, health, jobs, keys, lineage, metrics, models, pages, predict
+from finsight.service import audit, authentication, experiments, health, jobs, keys, lineage, metrics, models, pages, predict, score
 from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
@@ -20,6 +20,8 @@ from finsight.service.problems import ProblemDocument, add_problems
 from finsight.service.recorder import Recorder
 from finsight.service.rules import Rules
 
+V1 = "/v1"
+FRAME = 2**16  # bytes of a form around its file
 # What any route may answer beside its own; in the OpenAPI document.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 413, 422, 429, 503)}
 
@@ -41,7 +43,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     add_problems(app)
     # The last one is the outermost.
-    app.add_middleware(BodyCap, most=parts.rules.max_body)
+    larger = {f"{V1}/score": parts.scoring.most + FRAME} if parts.scoring else {}
+    app.add_middleware(BodyCap, most=parts.rules.max_body, larger=larger)
     app.add_middleware(Recorder)
     app.add_middleware(AtOnce, most=parts.rules.max_at_once)
     app.add_middleware(Envelope)
@@ -50,8 +53,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(pages.router)
-    v1 = APIRouter(prefix="/v1", responses=_PROBLEMS)
-    for room in (predict, jobs, models, experiments, lineage, authentication, keys, audit):
+    v1 = APIRouter(prefix=V1, responses=_PROBLEMS)
+    for room in (predict, score, jobs, models, experiments, lineage, authentication, keys, audit):
         v1.include_router(room.router)
     app.include_router(v1)
     describe(app)

@@ -128,7 +128,7 @@ def rollback(request: Request, csrf: Csrf, why: Annotated[str, Form(max_length=1
     session = _own(request, csrf)
     _allowed(request, session, "models.rollback")
     try:
-        models.rollback_model(Rollback(why=why), session.principal)
+        models.rollback_model(request, Rollback(why=why), session.principal)
     except (Problem, FinsightError, ValidationError) as error:
         return _refused(request, session, error)
     return RedirectResponse("/?said=back", 303)

@@ -15,6 +15,7 @@ from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions
 from finsight.service.rules import Rules
 from finsight.service.slots import Slots
+from finsight.service.uploads import Scoring
 from finsight.service_ports import Sessions
 
 
@@ -25,6 +26,8 @@ class Parts:
     :param own: makes the service's own credentials.
     :param proxies: networks whose word for a client's address is taken.
     :param jobs: None where the service has none.
+    :param scoring: None where the service keeps no tables.
+    :param promoted: is told, from any thread, when an alias was moved here.
     :param sessions: who has signed in to the page; there is no signing in without.
     :param slots: for comparisons and verifications.
     :param running: each is entered when the service starts and left when it ends, in the reverse order.
@@ -36,6 +39,8 @@ class Parts:
     own: Credentialing
     proxies: tuple[Network, ...] = ()
     jobs: Jobs | None = None
+    scoring: Scoring | None = None
+    promoted: Callable[[], None] = lambda: None
     sessions: Sessions | None = None
     slots: Slots = field(default_factory=Slots)
     meters: Meters = field(default_factory=Meters)
