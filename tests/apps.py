@@ -78,7 +78,7 @@ def app_with(
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """Run an app as the service does; a client of it."""
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False, timeout_keep_alive=IDLE)
+    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False, timeout_keep_alive=75)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

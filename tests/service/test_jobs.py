@@ -142,11 +142,11 @@ def small(repository: Path, tmp_path: Path, redis_url: str) -> Iterator[Small]:
 
 
 @pytest.fixture
-def worker(small: Small) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def worker(small: Small) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "FINSIGHT_REDIS_URL": small.redis, "PYTHONPATH": str(SRC)}
+    def start(**env: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "FINSIGHT_REDIS_URL": small.redis, "PYTHONPATH": str(SRC), **env}
         started.append(subprocess.Popen([sys.executable, "-m", "finsight.cli", "worker"], cwd=small.root, env=environment))
         return started[-1]
 
@@ -192,6 +192,36 @@ def test_a_training_is_an_experiment_that_is_followed_live(small: Small, worker:
     assert rest.headers["X-Next-Cursor"] == events[-1]["cursor"]
     again = small.post("evaluate", {"train.dropout": None, "train.save_every": 60, "train.lr": 3e-05})
     assert (again.status_code, again.json()["id"]) == (200, job)
+
+
+def test_an_experiment_is_pushed_to_a_git_remote_and_pulled_from_there_elsewhere(
+    small: Small, worker: Callable[..., Any], tmp_path: Path
+) -> None:
+    def dvc(folder: Path, *command: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # A model that DVC keeps, and what both clones reach: a git remote, and one of DVC's.
+    stages = (small.root / "dvc.yaml").read_text()
+    (small.root / "dvc.yaml").write_text(stages.replace("    outs:\n", "    outs:\n      - weights\n", 1))
+    with (small.root / "train.py").open("a") as script:
+        script.write("Path(\"weights\").write_text(f\"weights of {params['train']['lr']}\")\n")
+    dvc(small.root, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "remote.git")], check=True)
+    small.git("add", "-A")
+    small.git("commit", "-qm", "weights")
+    small.git("remote", "add", "theirs", str(tmp_path / "remote.git"))
+    small.git("push", "-q", "theirs", "main")
+    worker(FINSIGHT_EXPERIMENTS_REMOTE="theirs")
+    done = small.ended(small.post("evaluate", {"train.lr": 3e-05, "train.save_every": 1}).json()["id"], 240)
+    assert (done["state"], done["error"], done["attempt"]) == ("succeeded", "", 1)
+    subprocess.run(["git", "clone", "-q", str(tmp_path / "remote.git"), str(tmp_path / "other")], check=True)
+    assert dvc(tmp_path / "other", "exp", "list", "--name-only", "origin").split() == [done["experiment"]]
+    dvc(tmp_path / "other", "exp", "pull", "-q", "origin", done["experiment"])
+    dvc(tmp_path / "other", "exp", "apply", "-q", done["experiment"])
+    assert json.loads((tmp_path / "other/reports/metrics.json").read_text())["lr"] == done["metrics"]["lr"] == 3e-05
+    assert (tmp_path / "other/weights").read_text() == "weights of 3e-05"
 
 
 def test_a_job_that_waits_for_its_turn_to_start_loses_no_attempt(small: Small, worker: Callable[[], Any]) -> None:
