@@ -342,6 +342,28 @@ def test_a_scoring_puts_its_result_beside_its_input_and_is_done_once(
     assert (again.returncode, again.stdout) == (0, "kept\n")
 
 
+def test_a_scoring_that_was_killed_goes_on(finished: Project, tmp_path: Path) -> None:
+    store = FolderArtifacts(tmp_path / ".service/objects")
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_text((finished.root / name).read_text())
+    table = b"text\n" + b"".join(b"Operating profit rose to EUR %d mn.\n" % n for n in range(40_000))
+    (tmp_path / "table.csv").write_bytes(table)
+    name = f"{hashlib.sha256(table).hexdigest()}.csv"
+    store.put("acme", name, tmp_path / "table.csv")
+    jobs = RepositoryJobs(tmp_path, store, finished.root / "models/bundle")
+    work = jobs.work(Job("a" * 32, jobs.order(Kind.SCORE, {"input": name}, "acme", "ann"), State.RUNNING, 1, 0.0))
+    environment = {**os.environ, **finished.env}
+    with subprocess.Popen(work.commands[0], cwd=work.cwd, env=environment, stdout=subprocess.DEVNULL) as process:
+        until(lambda: bool(list((tmp_path / ".service/scoring").glob("*/*.parts/00000000.csv"))))
+        process.kill()
+    done = subprocess.run(work.commands[0], cwd=work.cwd, env=environment, capture_output=True, text=True)
+    rows, before = (int(part.split()[0]) for part in done.stdout.split(", ")[:2])
+    assert rows == 40_000
+    assert 0 < before < 40_000
+    scored = b"".join(store.read("acme", work.found().result)).decode().split("\r\n")[1:-1]
+    assert [line.split(",")[0] for line in scored] == table.decode().splitlines()[1:]
+
+
 def test_what_can_t_be_scored_is_one_line_without_a_path(
     stored: tuple[RepositoryJobs, ArtifactStore, dict[str, str]], tmp_path: Path
 ) -> None:
