@@ -50,7 +50,7 @@ class ScoreRequest(BaseModel):
 
 _FIELDS = {"file": {"type": "string", "format": "binary"}, "text": {"type": "string"}}
 _BODY: dict[str, Any] = {
-    _CSV: {"schema": {"type": "string"}, "example": _TABLE},
+    _CSV: {"schema": {"type": "string", "format": "binary"}, "example": _TABLE},
     _FORM: {"schema": {"type": "object", "required": ["file"], "properties": _FIELDS}, "example": {"file": _TABLE, "text": "text"}},
     _JSON: {"schema": ScoreRequest.model_json_schema()},
 }
