@@ -421,12 +421,12 @@ def test_serve_brings_a_redis_and_a_worker_which_scores_and_is_started_again(
     project = copy_of(finished)
     table = write_csv(project.root / "texts.csv", starter_rows(50)).read_bytes()
     port = free_port()
-    environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "k", "PYTHONPATH": str(SRC)}
+    environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "a-key-for-tests", "PYTHONPATH": str(SRC)}
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
     process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL)
     try:
         wait_for(f"http://127.0.0.1:{port}/readyz", process)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "k"}, timeout=60) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "a-key-for-tests"}, timeout=60) as http:
 
             def scored(table: bytes) -> dict[str, Any]:
                 job = http.post("/v1/score", content=table, headers={"Content-Type": "text/csv"}).json()["id"]

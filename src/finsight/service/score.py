@@ -108,11 +108,11 @@ def show_result(job: JobId, request: Request, principal: Annotated[Principal, ma
     if found.state is not State.SUCCEEDED:
         raise Problem(409, f"job {job} is {found.state}; there is a result once it has succeeded", "no-result")
     store = _scoring(request.app.state.parts).store
-    size = store.size(principal.tenant, found.result)
+    size = store.size(found.order.tenant, found.result)
     if size is None:
         raise Problem(410, f"the result of job {job} is not kept any more; send the table again")
     headers = {"Content-Disposition": f'attachment; filename="scored-{job[:12]}.csv"', "Content-Length": str(size)}
-    return StreamingResponse(store.read(principal.tenant, found.result), media_type=_CSV, headers=headers)
+    return StreamingResponse(store.read(found.order.tenant, found.result), media_type=_CSV, headers=headers)
 
 
 async def _named(request: Request) -> dict[str, str]:
