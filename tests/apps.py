@@ -26,6 +26,7 @@ from finsight.service.parts import Parts
 from finsight.service.policy_file import PolicyFile
 from finsight.service.predictions import Predictions, Served
 from finsight.service.rules import Limits, Rules
+from finsight.service.uploads import Scoring
 from memory_audit import MemoryAuditLog
 from servers import free_port
 
@@ -67,16 +68,22 @@ def predicting() -> dict[str, Any]:
     return {"predictions": found, "meters": meters, "running": (found.running,)}
 
 
-def app_with(gate: Gate | None = None, held_to: Rules | None = None, own: Credentialing | None = None, jobs: Jobs | None = None) -> FastAPI:
+def app_with(
+    gate: Gate | None = None,
+    held_to: Rules | None = None,
+    own: Credentialing | None = None,
+    jobs: Jobs | None = None,
+    scoring: Scoring | None = None,
+) -> FastAPI:
     """An app around a model that knows nothing; without makers of credentials, unless some are given: no such route answers then."""
-    return create_app(Parts(gate=gate or Badges(), rules=held_to or rules(), own=own, jobs=jobs, **predicting()))  # type: ignore[arg-type]
+    return create_app(Parts(gate=gate or Badges(), rules=held_to or rules(), own=own, jobs=jobs, scoring=scoring, **predicting()))  # type: ignore[arg-type]
 
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """Run an app as the service does; a client of it."""
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False)
+    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False, timeout_keep_alive=75)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

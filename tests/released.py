@@ -32,7 +32,7 @@ def released(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
     shutil.copytree(finished.root, root)
     project = Project(root, finished.backbone, {**finished.env, "MLFLOW_TRACKING_URI": f"sqlite:///{root}/released.db"})
     (root / "dvc.yaml").write_text("metrics:\n  - reports/metrics.json\nparams:\n  - params.yaml\n")
-    (root / ".gitignore").write_text("/cache\n/data\n/models\n/mlruns\n/*.db\n/*.db.lock\n")
+    (root / ".gitignore").write_text("/.service\n/cache\n/data\n/models\n/mlruns\n/*.db\n/*.db.lock\n")
     for command in ("git init -q -b main", "git config user.name t", "git config user.email t@example.org", "dvc init -q", "git add -A"):
         _run(project, *command.split())
     _run(project, "git", "commit", "-qm", "made")

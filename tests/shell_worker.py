@@ -1,5 +1,9 @@
-"""python shell_worker.py REDIS LEASE SECONDS [GPU …]: a worker whose jobs are shell scripts, the parameter ``script``."""
+"""python shell_worker.py REDIS LEASE SECONDS [GPU …]: a worker whose jobs are shell scripts: the parameter ``script``, else $SHELL_SCRIPT.
 
+A script finds its job's id as $JOB.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +18,8 @@ url, lease, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 
 
 def work(job: Job) -> Work:
-    return Work([["sh", "-c", str(job.order.parameters["script"])]], Path.cwd(), plain_environment(), seconds=seconds)
+    script = str(job.order.parameters.get("script") or os.environ["SHELL_SCRIPT"])
+    return Work([["sh", "-c", script]], Path.cwd(), plain_environment(JOB=job.id), seconds=seconds)
 
 
 with stop_signal() as stop:

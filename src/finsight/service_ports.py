@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from finsight.domain.access import Principal
@@ -173,6 +174,31 @@ class ResultCache(Protocol):
 
     def put(self, entries: Mapping[str, bytes]) -> None:
         """Keep these, or some of them."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Keeps inputs and results of scorings, each tenant's apart, for a while and within bounds: one may be gone at any time.
+
+    Names are those of :mod:`finsight.domain.artifacts`; another is a ValueError.
+    """
+
+    def put(self, tenant: str, name: str, source: Path) -> None:
+        """Take in a file, which stays where it is; what is too old or too much by then goes.
+
+        :raises OSError: when there is no room.
+        """
+        ...
+
+    def size(self, tenant: str, name: str) -> int | None:
+        """Its bytes; None where there is none."""
+        ...
+
+    def read(self, tenant: str, name: str) -> Iterator[bytes]:
+        """Its content, some of it at a time.
+
+        :raises DataError: when there is none.
+        """
         ...
 
 

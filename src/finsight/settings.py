@@ -58,6 +58,21 @@ class Settings(BaseSettings):
     job_seconds: float = Field(default=24 * 3600.0, gt=0)
     """Seconds that a job may take."""
 
+    objects: str = ""
+    """Where inputs and results of scorings are kept: ``s3://bucket/prefix``, or the folder ``.service/objects`` when unset."""
+
+    objects_days: float = Field(default=30.0, gt=0)
+    """Days until an input or a result of a scoring goes."""
+
+    objects_size: int = Field(default=10 * 2**30, ge=1)
+    """Bytes of inputs and results of one tenant; the oldest go first."""
+
+    max_upload: int = Field(default=512 * 2**20, ge=1)
+    """The largest upload to be scored, in bytes."""
+
+    max_lines: int = Field(default=1_000_000, ge=1)
+    """The most lines of one, its head among them."""
+
     api_key: SecretStr | None = None
     """The admin's own key; one is made at start and printed once when unset."""
 

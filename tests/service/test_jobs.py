@@ -1,5 +1,7 @@
 """Jobs over REST, down to the experiment: a real HTTP server, a real worker, the real DVC in a small repository of the project's kind."""
 
+import csv
+import fcntl
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from ruamel.yaml import YAML
 import finsight
 from apps import app_with, rules
 from conftest import Project, shipped_params, starter_rows, write_csv
+from finsight.adapters.folder_artifacts import FolderArtifacts
 from finsight.adapters.job_process import plain_environment
 from finsight.adapters.jobs import RepositoryJobs
 from finsight.adapters.redis_queue import RedisQueue
@@ -82,7 +85,7 @@ class Small:
     def __init__(self, root: Path, redis: str) -> None:
         self.root, self.redis = root, redis
         self.queue = RedisQueue(redis)
-        self.jobs = RepositoryJobs(root, root / ".service/objects")
+        self.jobs = RepositoryJobs(root, FolderArtifacts(root / ".service/objects"))
         self.http = httpx.Client(headers={"X-API-Key": "a"}, timeout=30)
 
     def git(self, *command: str) -> str:
@@ -141,11 +144,11 @@ def small(repository: Path, tmp_path: Path, redis_url: str) -> Iterator[Small]:
 
 
 @pytest.fixture
-def worker(small: Small) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def worker(small: Small) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "FINSIGHT_REDIS_URL": small.redis, "PYTHONPATH": str(SRC)}
+    def start(**env: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "FINSIGHT_REDIS_URL": small.redis, "PYTHONPATH": str(SRC), **env}
         started.append(subprocess.Popen([sys.executable, "-m", "finsight.cli", "worker"], cwd=small.root, env=environment))
         return started[-1]
 
@@ -191,6 +194,56 @@ def test_a_training_is_an_experiment_that_is_followed_live(small: Small, worker:
     assert rest.headers["X-Next-Cursor"] == events[-1]["cursor"]
     again = small.post("evaluate", {"train.dropout": None, "train.save_every": 60, "train.lr": 3e-05})
     assert (again.status_code, again.json()["id"]) == (200, job)
+
+
+def test_an_experiment_is_pushed_to_a_git_remote_and_pulled_from_there_elsewhere(
+    small: Small, worker: Callable[..., Any], tmp_path: Path
+) -> None:
+    def dvc(folder: Path, *command: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # A model that DVC keeps, and what both clones reach: a git remote, and one of DVC's.
+    stages = (small.root / "dvc.yaml").read_text()
+    (small.root / "dvc.yaml").write_text(stages.replace("    outs:\n", "    outs:\n      - weights\n", 1))
+    with (small.root / "train.py").open("a") as script:
+        script.write("Path(\"weights\").write_text(f\"weights of {params['train']['lr']}\")\n")
+    dvc(small.root, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "remote.git")], check=True)
+    small.git("add", "-A")
+    small.git("commit", "-qm", "weights")
+    small.git("remote", "add", "theirs", str(tmp_path / "remote.git"))
+    small.git("push", "-q", "theirs", "main")
+    worker(FINSIGHT_EXPERIMENTS_REMOTE="theirs")
+    done = small.ended(small.post("evaluate", {"train.lr": 3e-05, "train.save_every": 1}).json()["id"], 240)
+    assert (done["state"], done["error"], done["attempt"]) == ("succeeded", "", 1)
+    subprocess.run(["git", "clone", "-q", str(tmp_path / "remote.git"), str(tmp_path / "other")], check=True)
+    assert dvc(tmp_path / "other", "exp", "list", "--name-only", "origin").split() == [done["experiment"]]
+    dvc(tmp_path / "other", "exp", "pull", "-q", "origin", done["experiment"])
+    dvc(tmp_path / "other", "exp", "apply", "-q", done["experiment"])
+    assert json.loads((tmp_path / "other/reports/metrics.json").read_text())["lr"] == done["metrics"]["lr"] == 3e-05
+    assert (tmp_path / "other/weights").read_text() == "weights of 3e-05"
+
+
+def test_a_job_that_waits_for_its_turn_to_start_loses_no_attempt(small: Small, worker: Callable[[], Any]) -> None:
+    lock = small.root / ".dvc/tmp/finsight-starting"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another job's command does that is starting
+        worker()
+        waits, cancelled = (small.post("train", {"train.save_every": 1, "train.seed": seed}).json()["id"] for seed in (1, 2))
+        while small.http.get(f"/v1/jobs/{waits}").json()["state"] != "running":
+            time.sleep(0.1)
+        worker()
+        while small.http.get(f"/v1/jobs/{cancelled}").json()["state"] != "running":
+            time.sleep(0.1)
+        small.http.delete(f"/v1/jobs/{cancelled}")
+        assert small.ended(cancelled, 30)["state"] == "cancelled"
+        time.sleep(6)  # longer than one wait
+        assert small.http.get(f"/v1/jobs/{waits}").json()["state"] == "running"
+    done = small.ended(waits)
+    assert (done["state"], done["attempt"], done["error"]) == ("succeeded", 1, "")
 
 
 def test_experiments_that_start_at_once_do_not_take_each_others_parameters(small: Small, worker: Callable[[], Any]) -> None:
@@ -368,41 +421,51 @@ def test_serve_brings_a_redis_and_a_worker_which_scores_and_is_started_again(
     copy_of: Callable[[Project], Project], finished: Project
 ) -> None:
     project = copy_of(finished)
+    table = write_csv(project.root / "texts.csv", starter_rows(50)).read_bytes()
     port = free_port()
-    jobs = RepositoryJobs(project.root, project.root / ".service/objects")
-    name = jobs.put("local", write_csv(project.root / "texts.csv", starter_rows(50)))
-    environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "k", "PYTHONPATH": str(SRC)}
+    environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "a-key-for-tests", "PYTHONPATH": str(SRC)}
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        wait_for(f"http://127.0.0.1:{port}/readyz", process)  # type: ignore[arg-type]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "k"}) as http:
+    process = subprocess.Popen(command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz", process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "a-key-for-tests"}, timeout=60) as http:
 
-            def scored(column: str) -> dict[str, Any]:
-                job = http.post("/v1/jobs", json={"kind": "score", "parameters": {"input": name, "text": column}}).json()["id"]
-                end = time.monotonic() + 60
+            def scored(table: bytes) -> dict[str, Any]:
+                job = http.post("/v1/score", content=table, headers={"Content-Type": "text/csv"}).json()["id"]
+                end = time.monotonic() + 120
                 while (found := http.get(f"/v1/jobs/{job}").json())["state"] in ("queued", "running"):
                     assert time.monotonic() < end, found
                     time.sleep(0.1)
                 return dict(found)
 
-            done = scored("text")
-            assert (done["state"], done["error"]) == ("succeeded", "")
-            (result,) = (project.root / ".service/objects").rglob(done["result"])
-            assert len(result.read_text().splitlines()) == 50
-            assert result.parent == next((project.root / ".service/objects").rglob(name)).parent
-            (leash,) = children(process.pid, "leash.py")
+            done = scored(table)
+            assert (done["state"], done["error"], done["stage"], done["progress"]) == ("succeeded", "", "score", 1.0)
+            rows = list(csv.DictReader(http.get(f"/v1/jobs/{done['id']}/result").text.splitlines()))
+            asked = [row["text"] for row in starter_rows(50)]
+            assert [row["text"] for row in rows] == asked
+            predicted = http.post("/v1/predict", json={"texts": asked}).json()["predictions"]
+            assert [row["predicted"] for row in rows] == [one["label"] for one in predicted]
+            assert scored(table)["id"] == done["id"]
+            (leash,) = leashes(process.pid, "worker")
             os.kill(children(leash, "finsight.cli")[0], signal.SIGKILL)
-            wrong = scored("nothing")  # by the next worker
-            assert wrong["state"] == "failed"
-            assert "nothing" in wrong["error"]
-        below = children(process.pid, "leash.py")
-        process.kill()  # whatever ends the service ends its worker
+            # By the next worker; what is wrong stands too far down to be seen before.
+            wrong = scored(b"id,text\n" + b"1,x\n" * 200 + b"2\n")
+            assert (wrong["state"], wrong["attempt"]) == ("failed", 1)
+            assert wrong["error"] == "input.csv:202: expected 2 columns, got 1; mend the line"
+        below = [*leashes(process.pid, "worker"), *leashes(process.pid, "redis-server")]
+        assert len(below) == 2
+        process.kill()  # whatever ends the service ends its worker and its Redis
         end = time.monotonic() + 5
         while any(Path(f"/proc/{one}").exists() for one in below):
             assert time.monotonic() < end
             time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def leashes(parent: int, what: str) -> list[int]:
+    return [one for one in children(parent, "leash.py") if what in Path(f"/proc/{one}/cmdline").read_text()]
 
 
 def children(parent: int, word: str) -> list[int]:

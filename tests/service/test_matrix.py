@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from apps import app_with, rules, served
+from finsight.adapters.folder_artifacts import FolderArtifacts
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.bootstrap.service import credential_stores
 from finsight.domain.jobs import Kind, Limits, Order
@@ -27,6 +28,7 @@ from finsight.service.access import actions as actions_of
 from finsight.service.gate import Credentialing
 from finsight.service.jobs import Jobs
 from finsight.service.tokens import Tokens
+from finsight.service.uploads import Scoring
 from finsight.settings import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # MLflow's
@@ -63,10 +65,12 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
     ("POST", "/v1/predict"): Row("predict", body={}),
+    ("POST", "/v1/score"): Row("score", body={}),
     ("POST", "/v1/jobs"): Row("jobs.create", body={}),
     ("GET", "/v1/jobs"): Row("jobs.read"),
     ("GET", "/v1/jobs/{job}"): Row("jobs.read", JOBS),
     ("GET", "/v1/jobs/{job}/log"): Row("jobs.read", JOBS),
+    ("GET", "/v1/jobs/{job}/result"): Row("jobs.read", JOBS),
     ("DELETE", "/v1/jobs/{job}"): Row("jobs.cancel", JOBS),
     ("WS", "/v1/ws/jobs/{job}"): Row("jobs.read", JOBS),
     ("WS", "/v1/ws/predict"): Row("predict"),
@@ -136,13 +140,14 @@ def test_a_route_or_socket_that_nobody_wrote_down_is_found() -> None:
 
 
 @pytest.fixture(scope="module")
-def app(redis_server: str) -> FastAPI:
+def app(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     settings = load_settings()
     stores = credential_stores(redis_server, settings, 1)
     own = Credentialing(stores.keys, stores.tickets, stores.failures, Tokens(stores.keys, stores.signing))
     amounts = "; ".join(f"{name}=100000/second" for name in ("*", "predict", "unknown", "auth.token"))
     jobs = Jobs(RedisQueue(redis_server), lambda kind, parameters, tenant, owner: Order(kind, parameters, tenant, owner))
-    return app_with(held_to=rules(amounts), own=own, jobs=jobs)
+    scoring = Scoring(FolderArtifacts(tmp_path_factory.mktemp("objects")))
+    return app_with(held_to=rules(amounts), own=own, jobs=jobs, scoring=scoring)
 
 
 @pytest.fixture(autouse=True)

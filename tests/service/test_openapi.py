@@ -157,7 +157,9 @@ def test_a_generated_client_works(apart: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "openapi.json").write_text(json.dumps(described()))
     command = [tool / "openapi-python-client", "generate", "--path", "openapi.json", "--meta", "none", "--output-path", "made"]
     path = {"PATH": os.pathsep.join([str(tool), os.environ["PATH"]])}  # it formats what it made with its own ruff
-    done = subprocess.run([*command, "--fail-on-warning"], cwd=tmp_path, env=path, capture_output=True, text=True)
+    # What it is to make of a body that is a table.
+    (tmp_path / "config.yml").write_text("content_type_overrides: {text/csv: application/octet-stream}\n")
+    done = subprocess.run([*command, "--config", "config.yml", "--fail-on-warning"], cwd=tmp_path, env=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     script = tmp_path / "use.py"
     script.write_text(CLIENT)
@@ -169,16 +171,20 @@ def test_a_generated_client_works(apart: httpx.Client, tmp_path: Path) -> None:
         "refused": "no such version",
         "comparison": ["champion", "2"],
         "unauthorised": 401,
+        "scoring": ["score", "text"],
     }
 
 
 CLIENT = """
 import json, sys
+from io import BytesIO
 from made import AuthenticatedClient
+from made.api.jobs import score
 from made.api.experiments import compare_experiments
 from made.api.models import list_models, show_model
 from made.api.predictions import predict
 from made.models import PredictRequest, ProblemDocument
+from made.types import File
 
 url, key = sys.argv[1:]
 client = AuthenticatedClient(base_url=url, token=key, prefix="", auth_header_name="X-API-Key", timeout=120)
@@ -186,12 +192,14 @@ page = list_models.sync(client=client)
 answer = predict.sync(client=client, body=PredictRequest(texts=["Profit rose", "Profit fell"]))
 missing = show_model.sync(client=client, version="99")
 compared = compare_experiments.sync(client=client, base="champion", new="2")
+job = score.sync(client=client, body=File(payload=BytesIO(b"text\\nProfit rose\\n")), text="text")
 stranger = AuthenticatedClient(base_url=url, token="wrong", prefix="", auth_header_name="X-API-Key")
 print(json.dumps({
     "versions": [one.version for one in page.items],
     "labels": len(answer.predictions),
     "refused": missing.detail.split(": ")[1].split(";")[0],
     "comparison": [compared.base, compared.new],
+    "scoring": [job.kind, job.parameters["text"]],
     "unauthorised": list_models.sync_detailed(client=stranger).status_code,
 }))
 """

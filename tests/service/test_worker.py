@@ -2,22 +2,18 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from redis import Redis, RedisError
 
-import finsight
 from finsight.adapters.redis_queue import RedisQueue
-from finsight.adapters.redis_server import _executable
 from finsight.domain.jobs import Job, Kind, Order, State
 from finsight.errors import UnreachableError
+from shell_workers import redis, until, worker
 
 pytestmark = pytest.mark.long
 
@@ -25,19 +21,7 @@ LEASE = 6.0  # where a test waits for its end; else long enough for a machine th
 # Says who it is, then that it lives, 20 times a second; its own child does so too, in a session of its own.
 BEAT = 'for i in $(seq {n}); do echo "$$ $(date +%s.%N)" >> beats; sleep 0.05; done'
 TREE = f"setsid sh -c '{BEAT.format(n=40)}' & {BEAT.format(n=25)}; wait"
-
-
-@contextmanager
-def worker(url: str, folder: Path, lease: float = 15, seconds: float = 60, gpus: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, str(Path(__file__).parents[1] / "shell_worker.py"), url, str(lease), str(seconds), *gpus]
-    environment = {**os.environ, "PYTHONPATH": str(Path(finsight.__file__).parents[1])}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(20)
+LONG_TREE = TREE.replace("seq 40", "seq 1200")  # a minute: an end by itself is not taken for the one that is asked for
 
 
 @pytest.fixture
@@ -49,13 +33,6 @@ def queue(redis_url: str) -> Iterator[RedisQueue]:
 
 def ask(queue: RedisQueue, script: str, number: int = 0) -> str:
     return queue.submit(Order(Kind.TRAIN, {"script": script, "number": number}, "a", "b"))[0].id
-
-
-def until(what: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def ended(queue: RedisQueue, job: str, seconds: float = 90) -> Job:
@@ -111,7 +88,7 @@ def test_the_job_of_a_worker_that_is_killed_or_hangs_runs_again_and_never_twice_
 
 
 def test_cancelling_ends_every_process_of_the_job(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
-    job = ask(queue, f"trap '' INT TERM; {TREE}")  # that will not hear of it
+    job = ask(queue, f"trap '' INT TERM; {LONG_TREE}")  # that will not hear of it
     with worker(redis_url, tmp_path) as one:
         until(lambda: len(beats(tmp_path)) == 2)
         queue.cancel(job)
@@ -133,7 +110,7 @@ def test_a_leash_that_is_killed_lets_nothing_go(queue: RedisQueue, redis_url: st
 
 
 def test_a_job_that_takes_too_long_is_ended(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
-    job = ask(queue, TREE)
+    job = ask(queue, LONG_TREE)
     with worker(redis_url, tmp_path, seconds=1):
         done = ended(queue, job)
     assert (done.state, done.error, done.attempt) == (State.FAILED, "it took longer than its 1 s", 1)
@@ -155,7 +132,7 @@ def test_what_breaks_is_tried_three_times_and_what_is_wrong_once(queue: RedisQue
 
 
 def test_a_worker_that_is_stopped_gives_its_job_back(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
-    job = ask(queue, TREE)
+    job = ask(queue, LONG_TREE)
     with worker(redis_url, tmp_path):
         until(lambda: len(beats(tmp_path)) == 2)
     found = queue.get(job)
@@ -181,6 +158,45 @@ def test_a_gpu_is_one_jobs_at_a_time(queue: RedisQueue, redis_url: str, tmp_path
     assert [log(queue, job) for job in jobs] == [["on GPU-1"]] * 3
     spans = sorted((when[0], when[-1]) for when in beats(tmp_path).values())
     assert all(one[1] < other[0] for one, other in pairwise(spans))
+
+
+def test_two_gpus_run_two_jobs_at_once_and_one_each(queue: RedisQueue, redis_url: str, tmp_path: Path) -> None:
+    beat = BEAT.replace("$$", "$CUDA_VISIBLE_DEVICES")  # a number here, as a process's
+    jobs = [ask(queue, beat.format(n=30), n) for n in range(6)]
+    gpus = ["1001", "1002"]
+    with worker(redis_url, tmp_path, gpus=gpus), worker(redis_url, tmp_path, gpus=gpus), worker(redis_url, tmp_path, gpus=gpus):
+        assert [ended(queue, job).state for job in jobs] == [State.SUCCEEDED] * 6
+    found = beats(tmp_path)
+    assert set(found) == {1001, 1002}
+    one, other = found[1001], found[1002]
+    assert len(one) + len(other) == 6 * 30
+    assert max(one[0], other[0]) < min(one[-1], other[-1]), "both at once"
+    for when in (one, other):  # the beats of two jobs at once on one would come twice as often
+        assert all(late - early > 0.045 for early, late in pairwise(when))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_gpu_of_a_worker_that_is_gone_is_free_once_its_time_is_up_and_not_before_its_job_is_dead(
+    queue: RedisQueue, redis_url: str, tmp_path: Path, how: signal.Signals
+) -> None:
+    with worker(redis_url, tmp_path, LEASE, gpus=["GPU-1"]) as first:
+        ask(queue, LONG_TREE)
+        until(lambda: len(beats(tmp_path)) == 2)
+        old = list(beats(tmp_path))
+        with worker(redis_url, tmp_path, LEASE, gpus=["GPU-1"]):
+            second = ask(queue, BEAT.format(n=10), 2)
+            time.sleep(2 * LEASE)  # it is kept for as long as its job runs
+            assert len(beats(tmp_path)) == 2
+            first.send_signal(how)
+            gone = time.time()
+            left = queue._redis.pttl("{jobs}:hold:GPU-1") / 1000
+            assert 0 < left <= 1.5 * LEASE
+            until(lambda: not any(map(lives, old)))
+            assert ended(queue, second).attempt == 1
+            found = beats(tmp_path)
+            began = min(when for process, all_ in found.items() if process not in old for when in all_)
+            assert began > max(when for process in old for when in found[process])
+            assert gone + left - 0.1 < began < gone + left + 30
 
 
 def test_gpus_are_those_of_the_driver_that_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,41 +228,6 @@ def test_the_log_is_whole_and_in_order_for_a_reader_that_comes_again_and_again(q
             if over and not events:
                 break
     assert lines == [*map(str, range(1, 4001)), "a", "bred", "last"]
-
-
-@contextmanager
-def redis(folder: Path) -> Iterator[tuple[str, int]]:
-    """The service's Redis, at an address that stays; its process."""
-    socket = Path("/tmp") / f"finsight-test-{os.getpid()}.sock"
-    options = (
-        "--port",
-        "0",
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-        "--save",
-        "",
-        "--unixsocket",
-        str(socket),
-        "--dir",
-        str(folder),
-    )
-    process = subprocess.Popen([_executable(), *options], stdout=subprocess.DEVNULL)
-    try:
-        with Redis(unix_socket_path=str(socket)) as client:
-
-            def answers() -> bool:
-                with suppress(RedisError):
-                    return bool(client.ping())
-                return False
-
-            until(answers)
-        yield f"unix://{socket}", process.pid
-    finally:
-        process.kill()
-        process.wait()
-        socket.unlink(missing_ok=True)
 
 
 def test_a_redis_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:

@@ -65,11 +65,15 @@ def read(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
         return found
+    if path.suffix == ".csv":
+        numbers = ("score", *(f"prob_{label}" for label in LABELS))
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: float(value) if name in numbers else value for name, value in row.items()} for row in csv.DictReader(file)]
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("source", ["in.csv", "in.tsv", "in.jsonl", "in.parquet"])
-@pytest.mark.parametrize("target", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize("target", ["out.csv", "out.jsonl", "out.parquet"])
 @pytest.mark.parametrize("rows", [1, 10, 23, 1000])
 def test_every_row_keeps_its_place_and_its_columns(tmp_path: Path, source: str, target: str, rows: int) -> None:
     given = write(tmp_path / source, 23, id=[f"{i:03d}" for i in range(23)], when=[None if i % 2 else f"day {i}" for i in range(23)])
@@ -182,13 +186,27 @@ def test_a_column_that_changes_its_type_is_named(tmp_path: Path) -> None:
     assert not asked.asked, "said before hours are spent"
     score(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "text", model(), "d", rows=1)
     assert [row.get("n") for row in read(tmp_path / "out.jsonl")] == [1, "two", None]
-    with pytest.raises(DataError, match=r"can't write .csv; give one of .jsonl, .parquet"):
-        score(tmp_path / "in.jsonl", tmp_path / "out.csv", "text", model(), "d")
+    with pytest.raises(DataError, match=r"can't write .xlsx; give one of .csv, .jsonl, .parquet"):
+        score(tmp_path / "in.jsonl", tmp_path / "out.xlsx", "text", model(), "d")
 
 
 def lines(path: Path, rows: Sequence[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_lines_of_json_as_csv_have_the_columns_of_all_of_them(tmp_path: Path) -> None:
+    rows = [{"text": "x 1", "deep": {"a": [1, "ä"]}}, {"n": 0.5}, {"text": "half \ud83d 5", "flag": True}]
+    score(lines(tmp_path / "in.jsonl", rows), tmp_path / "out.csv", "text", model(polarity={}), "d", rows=1)
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        head, *found = csv.reader(file)
+    assert head == ["text", "deep", "n", "flag", "predicted", "prob_negative", "prob_neutral", "prob_positive"]
+    assert [row[:5] for row in found] == [
+        ["x 1", '{"a": [1, "ä"]}', "", "", "neutral"],
+        ["", "", "0.5", "", ""],
+        ["half ? 5", "", "", "true", "positive"],
+    ]
+    assert found[1][4:] == [""] * 4
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])

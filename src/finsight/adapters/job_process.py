@@ -30,11 +30,15 @@ _SECRETS = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "FINSIGHT_REDIS_U
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
+class StartingError(UnreachableError):
+    """Another job's command is starting, and this one's has to wait."""
+
+
 @contextlib.contextmanager
-def locked(path: Path | None, seconds: float = 10.0) -> Iterator[contextlib.ExitStack]:
+def locked(path: Path | None, seconds: float) -> Iterator[contextlib.ExitStack]:
     """Hold a lock file; whoever takes the stack over lets go of it later.
 
-    :raises UnreachableError: when another holds it all the time.
+    :raises StartingError: when another holds it all the time.
     """
     with contextlib.ExitStack() as stack:
         if path:
@@ -46,7 +50,7 @@ def locked(path: Path | None, seconds: float = 10.0) -> Iterator[contextlib.Exit
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 if time.monotonic() > end:
-                    raise UnreachableError(f"{path}: another job has been starting for {seconds:g} s")
+                    raise StartingError(f"{path}: another job has been starting for {seconds:g} s")
                 time.sleep(0.05)
         yield stack.pop_all()
 
@@ -57,17 +61,26 @@ class JobProcess:
     :param folder: of its own, for what it says of itself.
     :param silence: seconds from one :meth:`renew` to the next after which it is killed, whatever its worker does by then.
     :param starting: a lock file that is held until it has come to a stage.
+    :param patience: seconds to wait for that.
+    :raises StartingError: when another command holds it for so long.
     """
 
     def __init__(
-        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], folder: Path, silence: float, starting: Path | None = None
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        folder: Path,
+        silence: float,
+        starting: Path | None = None,
+        patience: float = 10.0,
     ) -> None:
         self._told = folder / "events.jsonl"
         self._told.touch()
         self._read = 0
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
         leash.adopt_orphans()
-        with locked(starting) as self._starting:
+        with locked(starting, patience) as self._starting:
             # In a session of its own: a terminal's Ctrl-C is the worker's to pass on.
             self._process = subprocess.Popen(
                 [sys.executable, leash.__file__, str(silence), *command],

@@ -1,9 +1,8 @@
-"""What a job's work is in a repository: `dvc exp run --temp`, `finsight tune`, `finsight score`. There is no second training path."""
+"""What a job's work is in a repository: `dvc exp run --temp`, `finsight tune`, a scoring. There is no second training path."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -15,18 +14,18 @@ from typing import Any
 
 from finsight.adapters import git
 from finsight.adapters.job_process import plain_environment
-from finsight.bundle import MANIFEST
+from finsight.bundle import bundle_digest
+from finsight.domain.artifacts import INPUT, scored
 from finsight.domain.jobs import Job, Kind, Order
 from finsight.errors import DataError, GateError, ParamsError
 from finsight.files import sha256
 from finsight.params.file import Params
 from finsight.params.overrides import hydra, with_overrides
-from finsight.service_ports import Ending, Outcome
+from finsight.service_ports import ArtifactStore, Ending, Outcome
 
-OBJECT = re.compile(r"[0-9a-f]{64}\.(?:csv|tsv|jsonl|parquet)")
-"""An object in the service's own storage: its digest and type. Never a path."""
 _REPORT = {Kind.VALIDATE: "reports/validation.json", Kind.TRAIN: "reports/train.json"}
-_COLUMN = re.compile(r"[\w .-]{1,100}")
+_COLUMN = re.compile(r"\w[\w .-]{0,99}")
+_MODEL = re.compile(r"models:/[^@/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +51,24 @@ class Work:
 class RepositoryJobs:
     """Orders and their work in one clone.
 
-    :param storage: the service's own folder of inputs and results, a subfolder for each tenant.
+    :param store: of inputs and results.
+    :param bundle: what scorings predict with: a folder, or ``models:/NAME@ALIAS``.
     :param remote: git remote that experiments are pushed to; empty: none.
     :param seconds: that a job may take.
+    :param served: digest and version of the bundle that a scoring ordered now predicts with; the one in the folder where it is None.
     """
 
     def __init__(
-        self, root: Path, storage: Path, bundle: Path = Path("models/bundle"), remote: str = "", seconds: float = 24 * 3600.0
+        self,
+        root: Path,
+        store: ArtifactStore,
+        bundle: Path = Path("models/bundle"),
+        remote: str = "",
+        seconds: float = 24 * 3600.0,
+        served: Callable[[], tuple[str, int | None]] | None = None,
     ) -> None:
-        self._root, self._storage, self._remote, self._seconds = root.resolve(), storage.resolve(), remote, seconds
-        self._bundle = self._root / bundle
+        self._root, self._store, self._bundle, self._remote, self._seconds = root.resolve(), store, str(bundle), remote, seconds
+        self._served = served or (lambda: (bundle_digest(self._root / bundle), None))
 
     def order(self, kind: Kind, parameters: Mapping[str, Any], tenant: str, owner: str) -> Order:
         """An order that can be done here.
@@ -71,10 +78,12 @@ class RepositoryJobs:
         :raises DataError: when the object that is to be scored is not there.
         """
         if kind is Kind.SCORE:
-            self._input(parameters, tenant)
-            manifest = self._bundle / MANIFEST  # which has the digests of all else
-            digest = sha256(manifest) if manifest.is_file() else ""
-            return Order(kind, dict(parameters), tenant, owner, "", {"bundle": digest})
+            name, column = _input(parameters)
+            if self._store.size(tenant, name) is None:
+                raise DataError(f"input: there is no object {name}; upload it first")
+            digest, version = self._served()
+            inputs = {"bundle": digest} | ({"version": str(version)} if version else {})
+            return Order(kind, {"input": name, "text": column}, tenant, owner, "", inputs)
         params = with_overrides(git.committed(self._root, "params.yaml"), kind, parameters)
         self._committed(params)
         inputs = {}
@@ -89,51 +98,16 @@ class RepositoryJobs:
         :raises FinsightError: when it can't be done here, as :meth:`order` does; or no more.
         """
         order = job.order
+        if order.kind is Kind.SCORE:
+            return self._score(order)
         now = self.order(order.kind, order.parameters, order.tenant, order.owner)
         if now.content != order.content:
             raise GateError(f"the repository has moved from {order.revision[:12]} to {now.revision[:12]} since, or its data has; ask again")
         match order.kind:
-            case Kind.SCORE:
-                return self._score(job)
             case Kind.TUNE:
                 return self._tune(job)
             case _:
                 return self._experiment(job)
-
-    def put(self, tenant: str, source: Path) -> str:
-        """Take a file into a tenant's storage; the object's name.
-
-        :raises ParamsError: when it is of no type that can be scored.
-        """
-        name = sha256(source) + source.suffix
-        if not OBJECT.fullmatch(name):
-            raise ParamsError(f"got a file of type {source.suffix!r}, expected .csv, .tsv, .jsonl or .parquet")
-        target = self._folder(tenant) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, target)
-        return name
-
-    def result(self, job: Job) -> Path:
-        """The file that a scoring has written."""
-        return self._folder(job.order.tenant) / f"{job.id}.jsonl"
-
-    def _folder(self, tenant: str) -> Path:
-        return self._storage / hashlib.sha256(tenant.encode()).hexdigest()[:32]  # a tenant's name may be anything
-
-    def _input(self, parameters: Mapping[str, Any], tenant: str) -> tuple[Path, str]:
-        if unknown := sorted(parameters.keys() - {"input", "text"}):
-            raise ParamsError(f"{', '.join(unknown)}: no parameter of score; allowed: input, text")
-        name, column = parameters.get("input"), parameters.get("text", "text")
-        if not isinstance(name, str) or not OBJECT.fullmatch(name):
-            raise ParamsError(
-                "input: expected the id of an object that was uploaded: 64 hexadecimal digits and .csv, .tsv, .jsonl or .parquet"
-            )
-        if not isinstance(column, str) or not _COLUMN.fullmatch(column) or column.startswith("-"):
-            raise ParamsError("text: expected the name of a column, of letters, digits, spaces, dots and hyphens")
-        path = self._folder(tenant) / name
-        if not path.is_file():
-            raise DataError(f"input: there is no object {name}; upload it first")
-        return path, column
 
     def _committed(self, params: Params) -> None:
         if changed := git.uncommitted(self._root):
@@ -186,10 +160,24 @@ class RepositoryJobs:
         command = [sys.executable, "-m", "finsight.cli", "tune", "--study", str(study), *trials]
         return Work([command], self._root, plain_environment(), seconds=self._seconds)
 
-    def _score(self, job: Job) -> Work:
-        source, column = self._input(job.order.parameters, job.order.tenant)
-        target = self.result(job)
-        command = [sys.executable, "-m", "finsight.cli", "score", str(source), str(target), "--text", column, "--bundle", str(self._bundle)]
-        return Work(
-            [command], self._root, plain_environment(), lambda: Outcome(Ending.SUCCEEDED, result=target.name), seconds=self._seconds
-        )
+    def _score(self, order: Order) -> Work:
+        name, column = _input(order.parameters)
+        result, version = scored(order.content), order.inputs.get("version")
+        bundle = self._bundle
+        if version and (model := _MODEL.match(bundle)):
+            bundle = f"{model[0]}/{version}"  # what the alias named when it was asked
+        words = [order.tenant, name, column, result, bundle, order.inputs["bundle"]]
+        command = [sys.executable, "-m", "finsight.cli", "score-object", "--", *words]
+        return Work([command], self._root, plain_environment(), lambda: Outcome(Ending.SUCCEEDED, result=result), seconds=self._seconds)
+
+
+def _input(parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """The object that is to be scored, and the column of its texts."""
+    if unknown := sorted(parameters.keys() - {"input", "text"}):
+        raise ParamsError(f"{', '.join(unknown)}: no parameter of score; allowed: input, text")
+    name, column = parameters.get("input"), parameters.get("text", "text")
+    if not isinstance(name, str) or not INPUT.fullmatch(name):
+        raise ParamsError("input: expected the id of an object that was uploaded: 64 hexadecimal digits and .csv")
+    if not isinstance(column, str) or not _COLUMN.fullmatch(column):
+        raise ParamsError("text: expected the name of a column, of letters, digits, spaces, dots and hyphens, with none of these first")
+    return name, column

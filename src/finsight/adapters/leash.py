@@ -36,7 +36,8 @@ def main(silence: float, command: Sequence[str]) -> int:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # should this process itself be killed
 
     owner = sys.stdin.fileno()
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=tied)
+    # Descriptors that this process was handed on purpose, such as a lock, are the command's to keep.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False, preexec_fn=tied)
 
     def pass_on(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):

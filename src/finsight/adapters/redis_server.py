@@ -7,15 +7,18 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from finsight.adapters import leash
 from finsight.errors import FinsightError, UnreachableError
 
 START = 20.0  # seconds until it answers, with what it kept read back
+FREE = 3.0  # seconds that one over the same folder has to end, whose service was killed a moment ago
 _LOG = "redis.log"
 # What was acknowledged is on the disk: a kill -9 of Redis loses no job.
 _OPTIONS = {"port": "0", "appendonly": "yes", "appendfsync": "always", "save": "", "daemonize": "no", "unixsocketperm": "600"}
@@ -25,6 +28,8 @@ _OPTIONS = {"port": "0", "appendonly": "yes", "appendfsync": "always", "save": "
 def embedded(folder: Path) -> Iterator[str]:
     """Run Redis over a folder, on a Unix socket that its owner alone may use; its address, ``unix://…``.
 
+    It ends with this process, however that ends: a service that comes after a killed one finds the folder free.
+
     :param folder: keeps the append-only file; made with mode 700.
     :raises UnreachableError: when it does not start, because another one runs over the folder or the file is damaged.
     """
@@ -33,21 +38,21 @@ def embedded(folder: Path) -> Iterator[str]:
         socket = Path(run) / "redis.sock"
         options = {**_OPTIONS, "dir": str(folder.resolve()), "unixsocket": str(socket), "logfile": str(folder.resolve() / _LOG)}
         command = [_executable(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+        leashed = [sys.executable, leash.__file__, "0", *command]
         old = os.umask(0o077)
         try:
-            # A session of its own: a terminal's Ctrl-C ends the service first, which still writes. The lock is its own too: should we be
-            # killed, nobody starts a second one as long as it lives.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock]
-            )
+            # A session of its own: a terminal's Ctrl-C ends the service first, which still writes. The lock is its own too: nobody starts a
+            # second one as long as it lives.
+            process = subprocess.Popen(leashed, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock])
         finally:
             os.umask(old)
-        try:
-            _wait(process, socket, folder)
-            yield f"unix://{socket}"
-        finally:
-            process.terminate()
-            process.wait()
+        with process:
+            try:
+                _wait(process, socket, folder)
+                yield f"unix://{socket}"
+            finally:
+                process.terminate()
+                process.wait()
 
 
 @contextmanager
@@ -55,14 +60,22 @@ def _alone(folder: Path) -> Iterator[int]:
     """Two of them would write into one file: Redis itself does not look."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        end = time.monotonic() + FREE
+        while not _locks(descriptor):
+            if time.monotonic() > end:
+                raise UnreachableError(f"{folder}: another service runs over it; stop that one, or set FINSIGHT_REDIS_URL to share a Redis")
+            time.sleep(0.05)
         yield descriptor
-    except BlockingIOError:
-        raise UnreachableError(
-            f"{folder}: another service runs over it; stop that one, or set FINSIGHT_REDIS_URL to share a Redis"
-        ) from None
     finally:
         os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _executable() -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from finsight.adapters.jobs import RepositoryJobs
     from finsight.adapters.oidc import Claims
     from finsight.ports import ModelVersion
-    from finsight.service_ports import AuditLog, FailedAttempts, JobQueue, KeyStore, ResultCache, SigningKeys, Tickets, TokenIssuer, Windows
+    from finsight.service_ports import (
+        ArtifactStore,
+        AuditLog,
+        FailedAttempts,
+        JobQueue,
+        KeyStore,
+        ResultCache,
+        SigningKeys,
+        Tickets,
+        TokenIssuer,
+        Windows,
+    )
 
 WAYS = frozenset({"key", "token", "oidc"})
 OWN = Path(".service")
@@ -223,12 +235,32 @@ def job_queue(redis: str | None = None) -> Iterator[JobQueue]:
         queue.close()
 
 
-def repository_jobs(bundle: Path = Path("models/bundle")) -> RepositoryJobs:
-    """Orders and their work in this clone."""
+def artifact_store() -> ArtifactStore:
+    """Where inputs and results of scorings are kept: the bucket of FINSIGHT_OBJECTS, or a folder of this clone.
+
+    :raises ParamsError: when it names something else.
+    """
+    from finsight.adapters.folder_artifacts import FolderArtifacts
+    from finsight.adapters.s3_artifacts import S3Artifacts
+    from finsight.domain.artifacts import Bounds
+
+    settings = load_settings()
+    bounds = Bounds(settings.objects_days, settings.objects_size)
+    if not settings.objects:
+        return FolderArtifacts(project_root() / OWN / "objects", bounds)
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/.*)?", settings.objects):
+        raise ParamsError(f"FINSIGHT_OBJECTS: got {settings.objects!r}; expected s3://bucket/prefix, or nothing for a folder of this clone")
+    return S3Artifacts(settings.objects, settings.s3_endpoint, bounds)
+
+
+def repository_jobs(
+    bundle: Path = Path("models/bundle"), store: ArtifactStore | None = None, served: Callable[[], tuple[str, int | None]] | None = None
+) -> RepositoryJobs:
+    """Orders and their work in this clone; see :class:`finsight.adapters.jobs.RepositoryJobs`."""
     from finsight.adapters.jobs import RepositoryJobs
 
-    root, settings = project_root(), load_settings()
-    return RepositoryJobs(root, root / OWN / "objects", bundle, settings.experiments_remote, settings.job_seconds)
+    settings = load_settings()
+    return RepositoryJobs(project_root(), store or artifact_store(), bundle, settings.experiments_remote, settings.job_seconds, served)
 
 
 def gpus() -> list[str]:

@@ -14,7 +14,7 @@ from finsight.cli.policy import policy
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
 from finsight.cli.services import gc, mlflow, pull, push, storage
-from finsight.cli.workers import worker
+from finsight.cli.workers import score_object, worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +23,7 @@ def main() -> None:
     """Build, prove, export, register and serve financial-sentiment models."""
 
 
-MODELS = (tune, predict, score, explain, fastest, serve, worker, openapi)
+MODELS = (tune, predict, score, explain, fastest, serve, worker, score_object, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, policy, audit):
     main.add_command(command)

@@ -72,7 +72,7 @@ def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bo
 @click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @edge
 def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None) -> None:
-    """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.jsonl, .parquet); a killed run goes on."""
+    """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.csv, .jsonl, .parquet); a killed run goes on."""
     from finsight import located, runtime
     from finsight.adapters.progress import row_bars
     from finsight.bundle import bundle_digest

@@ -23,3 +23,14 @@ def worker(bundle: Path) -> None:
     jobs = service.repository_jobs(bundle)
     with service.job_queue() as queue, stop_signal() as stop:
         Worker(queue, jobs.work, service.gpus(), lambda line: click.echo(line, err=True)).run(stop)
+
+
+@click.command("score-object", hidden=True)
+@click.argument("words", nargs=6, metavar="TENANT INPUT COLUMN RESULT BUNDLE DIGEST")
+@edge
+def score_object(words: tuple[str, str, str, str, str, str]) -> None:
+    """Score an object of the service's storage: what a worker runs for a job."""
+    from finsight.bootstrap.scoring import score_object
+
+    found = score_object(*words)
+    click.echo(f"{found.rows} rows, {found.before} of them by an earlier run, {found.without_text} without a text" if found else "kept")

@@ -30,10 +30,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the whole file is like: ``rows``, those ``without_text``, and the ``schema`` of all where it goes to Parquet."""
+    """What the whole file is like: ``rows``, those ``without_text``, its ``columns``, and the ``schema`` where it goes to Parquet."""
 
     rows: int
     without_text: int
+    columns: list[str]
     schema: pa.Schema | None
 
 
@@ -63,7 +64,9 @@ def score(
     if source.resolve() == target.resolve():
         raise DataError(f"{target}: is the file that is read; write to another one")
     parts, parquet = target.with_name(f"{target.name}.parts"), target.suffix == ".parquet"
-    seen = _look_through(source, column, list(_added([], model)), parquet, rows, progress)
+    added = list(_added([], model))
+    seen = _look_through(source, column, added, parquet, rows, progress)
+    columns = seen.columns if target.suffix == ".csv" else None
     about = source.stat()
     made_of = {"source": str(source.resolve()), "bytes": about.st_size, "modified": about.st_mtime_ns, "column": column}
     written: list[Path] = []
@@ -75,11 +78,11 @@ def score(
                 before += len(shard)
             else:
                 with atomic_file(part) as partial:
-                    write_shard(partial, source, shard, _added(texts(source, shard, column), model), seen.schema)
+                    write_shard(partial, source, shard, _added(texts(source, shard, column), model), seen.schema, columns)
             written.append(part)
             progress("scored", len(shard), seen.rows)
         with atomic_file(target) as partial:
-            join_shards(written, partial, parquet)
+            join_shards(written, partial, parquet, [*columns, *added] if columns is not None else ())
     return Scored(seen.rows, before, seen.without_text)
 
 
@@ -111,7 +114,7 @@ def _look_through(
         raise DataError(f"{source}: no rows")
     if column not in known:
         raise DataError(f"{source}: no column {column!r}; it has {', '.join(known) or 'none'}: name one with --text")
-    return _Seen(count, without, writable(source, schema) if schema is not None else None)
+    return _Seen(count, without, list(known), writable(source, schema) if schema is not None else None)
 
 
 def _added(asked: Sequence[str | None], model: Model) -> dict[str, pa.Array]:

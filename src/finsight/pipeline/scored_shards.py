@@ -1,7 +1,8 @@
-"""Scored shards on their way to one file of JSON lines or Parquet."""
+"""Scored shards on their way to one file of CSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import math
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from finsight.errors import ArtifactError, DataError
 from finsight.files import read_json, write_json
 from finsight.pipeline.shards import Shard, names
 
-WRITTEN = (".jsonl", ".parquet")
+WRITTEN = (".csv", ".jsonl", ".parquet")
 _OF, _LOCK = "of.json", "lock"  # in a folder of finished shards: what they were made of, and who is at it
 
 
@@ -92,11 +93,14 @@ def writable(path: Path, schema: pa.Schema) -> pa.Schema:
     return schema
 
 
-def write_shard(path: Path, source: Path, shard: Shard, added: Mapping[str, pa.Array], schema: pa.Schema | None) -> None:
+def write_shard(
+    path: Path, source: Path, shard: Shard, added: Mapping[str, pa.Array], schema: pa.Schema | None, columns: Sequence[str] | None = None
+) -> None:
     """Write the rows of a shard and further columns.
 
     :param source: where the rows come from, for the message.
-    :param schema: of the rows in Parquet; without one JSON lines are written.
+    :param schema: of the rows in Parquet.
+    :param columns: of the rows in CSV, whose head is left to :func:`join_shards`; with neither, JSON lines are written.
     :raises DataError: when a row does not fit the schema.
     """
     if schema is not None:
@@ -108,10 +112,13 @@ def write_shard(path: Path, source: Path, shard: Shard, added: Mapping[str, pa.A
             with path.open("wb") as binary:  # Arrow takes a name with a colon for an address
                 pq.write_table(table, binary)
         return
-    rows = as_objects(source, shard)
     further = zip(*(values.to_pylist() for values in added.values()), strict=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(_line(row | dict(zip(added, values, strict=True))) for row, values in zip(rows, further, strict=True))
+    rows = (row | dict(zip(added, values, strict=True)) for row, values in zip(as_objects(source, shard), further, strict=True))
+    with _csv_file(path) if columns is not None else path.open("w", encoding="utf-8") as file:
+        if columns is not None:
+            csv.writer(file).writerows([_cell(row.get(name)) for name in (*columns, *added)] for row in rows)
+        else:
+            file.writelines(map(_line, rows))
 
 
 def as_objects(path: Path, shard: Shard) -> list[dict[str, Any]]:
@@ -128,13 +135,19 @@ def as_objects(path: Path, shard: Shard) -> list[dict[str, Any]]:
     return rows
 
 
-def join_shards(parts: Sequence[Path], path: Path, parquet: bool) -> None:
-    """Write all shards to one file, in their order."""
-    with path.open("wb") as whole:
+def join_shards(parts: Sequence[Path], path: Path, parquet: bool, head: Sequence[str] = ()) -> None:
+    """Write all shards to one file, in their order.
+
+    :param head: names of columns, where the file begins with them.
+    """
+    if head:
+        with _csv_file(path) as file:
+            csv.writer(file).writerow(head)
+    with path.open("ab" if head else "wb") as whole:
         if not parquet:
             for part in parts:
-                with part.open("rb") as file:
-                    shutil.copyfileobj(file, whole)
+                with part.open("rb") as shard:
+                    shutil.copyfileobj(shard, whole)
             return
         with ExitStack() as closing:
             writer: pq.ParquetWriter | None = None
@@ -174,6 +187,15 @@ def _fits_parquet(path: Path) -> Iterator[None]:
     except (pa.ArrowException, ValueError, OverflowError) as error:
         what = " ".join(str(error).split())[:160]
         raise DataError(f"{path}: Parquet can't hold its rows ({what}); write .jsonl") from None
+
+
+def _csv_file(path: Path) -> IO[str]:
+    return path.open("w", encoding="utf-8", errors="replace", newline="")  # JSON may escape half a character, which is no UTF-8
+
+
+def _cell(value: Any) -> Any:
+    """A value as CSV has it: what JSON nests stays JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list, bool)) else value
 
 
 def _line(row: Mapping[str, Any]) -> str:

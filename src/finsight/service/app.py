@@ -24,6 +24,7 @@ from finsight.service import (
     pages,
     predict,
     predict_socket,
+    score,
     sign_in,
 )
 from finsight.service.caps import AtOnce, BodyCap
@@ -36,8 +37,10 @@ from finsight.service.problems import ProblemDocument, add_problems
 from finsight.service.recorder import Recorder
 from finsight.service.rules import Rules
 
+V1 = "/v1"
+FRAME = 2**16  # bytes of a form around its file
 # A request is held against their routes in this order.
-_V1 = (predict, jobs, models, experiments, lineage, authentication, keys, audit, job_socket, predict_socket)
+_V1 = (predict, score, jobs, models, experiments, lineage, authentication, keys, audit, job_socket, predict_socket)
 # What any route may answer beside its own; in the OpenAPI document.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 413, 422, 429, 503)}
 
@@ -59,14 +62,15 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     add_problems(app)
     # The last one is the outermost.
-    app.add_middleware(BodyCap, most=parts.rules.max_body)
+    larger = {f"{V1}/score": parts.scoring.most + FRAME} if parts.scoring else {}
+    app.add_middleware(BodyCap, most=parts.rules.max_body, larger=larger)
     app.add_middleware(Recorder)
     app.add_middleware(AtOnce, most=parts.rules.max_at_once)
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)
     for room in _V1:
-        app.include_router(room.router, prefix="/v1", responses=_PROBLEMS)
+        app.include_router(room.router, prefix=V1, responses=_PROBLEMS)
     for router in (health.router, metrics.router, pages.router, job_pages.router, job_pages.live, sign_in.router):
         app.include_router(router)
     describe(app)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,17 +18,18 @@ class BodyCap:
     """ASGI middleware that refuses a body that is too large with 413: by its stated length before it is read, or as it comes.
 
     :param most: bytes.
+    :param larger: paths whose bodies may be larger → bytes.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._app, self._most, self._larger = app, most, larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._most
+        most = self._larger.get(scope["path"], self._most)
         # The server has checked that it is a number.
         if int(Headers(scope=scope).get("content-length", "0")) > most:
             await _too_large(most)(scope, receive, send)

@@ -59,6 +59,16 @@ Cursor = Annotated[
         pattern=r"^(\d{1,19}-\d{1,19})?$", description="Only what comes after it; empty: from the beginning.", examples=["1764200000000-0"]
     ),
 ]
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        max_length=100,
+        pattern=r"^[\x21-\x7e]*$",
+        description="Names the order for a day: sent again it is the same job.",
+        examples=["nightly-2026-11-27"],
+    ),
+]
 Value = bool | int | float | str | None
 Parameters = Annotated[dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]], Field(max_length=100)]
 
@@ -128,27 +138,12 @@ def create_job(
     request: Request,
     response: Response,
     principal: Annotated[Principal, may("jobs.create")],
-    key: Annotated[
-        str,
-        Header(
-            alias="Idempotency-Key",
-            max_length=100,
-            pattern=r"^[\x21-\x7e]*$",
-            description="Names the order for a day: sent again it is the same job.",
-            examples=["nightly-2026-11-27"],
-        ),
-    ] = "",
+    key: IdempotencyKey = "",
 ) -> JobState:
     """Queue a job. The same order again is the same job, unless that ended badly; an `Idempotency-Key` names it for a day in any case."""
     jobs = parts(request)
     permit(request, principal, f"jobs.create.{asked.kind}")
-    order = jobs.order(asked.kind, asked.parameters, principal.tenant, principal.subject)
-    try:
-        job, new = jobs.queue.submit(order, key, jobs.limits)
-    except QueueFullError as error:
-        raise Problem(503, str(error), "queue-full", {"Retry-After": str(12 * WAIT)}) from None
-    except TooManyJobsError as error:
-        raise Problem(429, str(error), "too-many-jobs", {"Retry-After": str(12 * WAIT)}) from None
+    job, new = submitted(jobs, jobs.order(asked.kind, asked.parameters, principal.tenant, principal.subject), key)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"{request.url.path}/{job.id}"
     return shown(job)
@@ -213,6 +208,19 @@ def parts(request: HTTPConnection) -> Jobs:
     if found is None:
         raise Problem(503, "this service runs without jobs", headers={"Retry-After": str(12 * WAIT)})
     return found
+
+
+def submitted(jobs: Jobs, order: Order, key: str) -> tuple[Job, bool]:
+    """See :meth:`finsight.service_ports.JobQueue.submit`.
+
+    :raises Problem: 503 where too many wait, 429 where the tenant has too many.
+    """
+    try:
+        return jobs.queue.submit(order, key, jobs.limits)
+    except QueueFullError as error:
+        raise Problem(503, str(error), "queue-full", {"Retry-After": str(12 * WAIT)}) from None
+    except TooManyJobsError as error:
+        raise Problem(429, str(error), "too-many-jobs", {"Retry-After": str(12 * WAIT)}) from None
 
 
 def own(request: HTTPConnection, principal: Principal, job: str) -> Job:

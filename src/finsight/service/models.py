@@ -62,11 +62,12 @@ def promote_model(
             message = core.promote(str(found.number), asked.alias, principal.subject, asked.why, asked.force)
         except core.PromotionError as error:
             raise Problem(409, str(error), "gates", more={"failures": error.failures}) from None
+    request.app.state.parts.promoted()
     return Moved(alias=asked.alias, version=found.number, before=before, message=message)
 
 
 @router.post("/rollback", responses={409: {"model": ProblemDocument}})
-def rollback_model(asked: Rollback, principal: Annotated[Principal, may("models.rollback")]) -> Moved:
+def rollback_model(request: Request, asked: Rollback, principal: Annotated[Principal, may("models.rollback")]) -> Moved:
     """Let an alias point to the version that it pointed to before."""
     before = _holder(core.versions(), asked.alias)
     try:
@@ -76,6 +77,7 @@ def rollback_model(asked: Rollback, principal: Annotated[Principal, may("models.
     now = _holder(core.versions(), asked.alias)
     if now is None:
         raise Problem(409, f"{asked.alias}: somebody took it away meanwhile", "changed-meanwhile")
+    request.app.state.parts.promoted()
     return Moved(alias=asked.alias, version=now, before=before, message=message)
 
 

@@ -104,9 +104,11 @@ def promote(
 
 
 @router.post("/rollback")
-def rollback(session: Annotated[Session, form_of("models.rollback")], why: Annotated[str, Form(max_length=1000)] = "") -> Response:
+def rollback(
+    request: Request, session: Annotated[Session, form_of("models.rollback")], why: Annotated[str, Form(max_length=1000)] = ""
+) -> Response:
     """Make the version before the champion again."""
-    models.rollback_model(Rollback(why=why), session.principal)
+    models.rollback_model(request, Rollback(why=why), session.principal)
     return RedirectResponse("/?said=back", 303)
 
 

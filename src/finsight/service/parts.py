@@ -17,6 +17,7 @@ from finsight.service.predictions import Predictions
 from finsight.service.rules import Rules
 from finsight.service.slots import Slots
 from finsight.service.sockets import Sockets
+from finsight.service.uploads import Scoring
 from finsight.service_ports import Sessions
 
 
@@ -27,6 +28,8 @@ class Parts:
     :param own: makes the service's own credentials.
     :param proxies: networks whose word for a client's address is taken.
     :param jobs: None where the service has none.
+    :param scoring: None where the service keeps no tables.
+    :param promoted: is told, from any thread, when an alias was moved here.
     :param sessions: who has signed in to the page; there is no signing in without.
     :param sign_in: at an issuer; None where that is not set up.
     :param public_url: where browsers reach the service; empty where that is not said.
@@ -40,6 +43,8 @@ class Parts:
     own: Credentialing
     proxies: tuple[Network, ...] = ()
     jobs: Jobs | None = None
+    scoring: Scoring | None = None
+    promoted: Callable[[], None] = lambda: None
     sessions: Sessions | None = None
     sign_in: SignIn | None = None
     public_url: str = ""

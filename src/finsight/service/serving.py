@@ -32,6 +32,7 @@ from finsight.service.parts import Parts
 from finsight.service.predictions import Predictions, Served
 from finsight.service.socket_protocol import LARGEST, PING, SocketProtocol
 from finsight.service.sockets import SocketLimits, Sockets
+from finsight.service.uploads import Scoring
 from finsight.settings import Settings, load_settings
 
 _LOG = logging.getLogger("finsight.service")
@@ -87,17 +88,17 @@ def load(bundle: Path, version: ModelVersion | None) -> Served:
 
 def predictions(
     bundle: Path, settings: Settings, meters: Meters, limits: Limits | None = None, keeps: bool = True
-) -> tuple[Predictions, Running]:
-    """What predicts with a bundle, and what has to run for it.
+) -> tuple[Predictions, Running, Callable[[], None]]:
+    """What predicts with a bundle, what has to run for it, and what to call when an alias was moved.
 
     :param keeps: whether results are kept.
     """
     memory, shared = (bootstrap.memory_results(), bootstrap.shared_results()) if keeps else (None, None)
     found = Predictions(load(bundle, bootstrap.version_now(bundle)), meters, limits or Limits(), memory, shared)
     if not bootstrap.follows(bundle):
-        return found, (found.running,)
+        return found, (found.running,), lambda: None
     follower = Follower(found, meters, lambda: bootstrap.champion(bundle), lambda version: load(bundle, version), settings.follow_seconds)
-    return found, (found.running, follower.running)
+    return found, (found.running, follower.running), follower.look_now
 
 
 def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = True) -> None:
@@ -110,10 +111,11 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     settings = load_settings()
     ways, address = bootstrap.ways_in(settings, host), public_url(settings)  # before anything is loaded
     proxies, meters = networks(settings.trusted_proxies), Meters()
-    found, running = predictions(bundle, settings, meters, keeps=keeps)
+    found, running, promoted = predictions(bundle, settings, meters, keeps=keeps)
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
         gate, own, made = entrance(settings, host, url)
-        jobs = Jobs(queue, bootstrap.repository_jobs(bundle).order)
+        scoring = Scoring(bootstrap.artifact_store(), settings.max_upload, settings.max_lines)
+        jobs = Jobs(queue, bootstrap.repository_jobs(bundle, scoring.store, lambda: (found.served.digest, found.served.version)).order)
         parts = Parts(
             found,
             gate,
@@ -121,6 +123,8 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
             own,
             proxies,
             jobs,
+            scoring,
+            promoted,
             released.sessions(url),
             sign_in(settings, ways, url),
             address,

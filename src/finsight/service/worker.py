@@ -7,12 +7,12 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finsight.adapters.job_process import JobProcess
+from finsight.adapters.job_process import JobProcess, StartingError
 from finsight.adapters.jobs import Work
 from finsight.command import describe
 from finsight.domain.jobs import Job
@@ -121,10 +121,9 @@ class Attempt:
             return Outcome(Ending.BROKEN, describe(error))
 
     def _run(self, command: Sequence[str], work: Work, folder: Path, until: float) -> Outcome | None:
-        if not self._held():
-            return None
-        environment = {**work.environment, **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
-        process = JobProcess(command, work.cwd, environment, Path(tempfile.mkdtemp(dir=folder)), self.lease.seconds / 2, work.starting)
+        process, ending = self._started(command, work, folder, until)
+        if process is None:
+            return ending
         why, kill_at, lost = None, float("inf"), False
         try:
             while True:
@@ -147,12 +146,30 @@ class Attempt:
             if not lost:  # else another attempt may be at work there
                 work.cleared()
 
-    def _held(self) -> bool:
-        """Whether the job is still this worker's, asked before anything of it is started."""
-        now = time.monotonic()
-        word = self.queue.tell(self.lease, self.number)
+    def _started(self, command: Sequence[str], work: Work, folder: Path, until: float) -> tuple[JobProcess | None, Outcome | None]:
+        """The process, once it is its turn; or how the attempt ended before. The queue is asked first: the job may be another's by now."""
+        environment = {**work.environment, **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
+        own = Path(tempfile.mkdtemp(dir=folder))
+        silence, patience = self.lease.seconds / 2, self.lease.seconds / 6
+        while True:
+            now = time.monotonic()
+            word = self._renewed()
+            if word is Word.LOST:
+                return None, None
+            if why := self._reason(word, now, until, work.seconds):
+                return None, why
+            with suppress(StartingError):
+                return JobProcess(command, work.cwd, environment, own, silence, work.starting, patience), None
+
+    def _renewed(self, events: Sequence[dict[str, Any]] = ()) -> Word:
+        """Say what is new; the lease of the job and the hold on its GPU last from here on."""
+        now, seconds = time.monotonic(), self.lease.seconds
+        word = self.queue.tell(self.lease, self.number, events)
+        # Longer than the lease, since that call may take a third of it, and another third went by before it.
+        if self.gpu and not self.queue.hold(self.gpu, self.worker, seconds * 1.5):
+            word = Word.LOST
         self.number, self.heard = self.number + 1, now
-        return word is not Word.LOST
+        return word
 
     def _tell(self, process: JobProcess) -> Word:
         """Say what is new, and what could not be said before; the word of the queue."""
@@ -164,12 +181,10 @@ class Attempt:
         now, seconds = time.monotonic(), self.lease.seconds
         word = Word.GO_ON
         if self.batch or now - self.heard > seconds / 6:
+            process.renew()  # before the queue answers, which may take a while: should this worker hang then, its job ends before its lease
             try:
-                word = self.queue.tell(self.lease, self.number, self.batch)
-                if self.gpu and not self.queue.hold(self.gpu, self.worker, seconds):
-                    word = Word.LOST
-                self.number, self.batch, self.heard = self.number + 1, [], now
-                process.renew()
+                word = self._renewed(self.batch)
+                self.batch = []
             except UnreachableError:
                 # A call takes up to a third of the lease: so what runs here has ended before it runs elsewhere.
                 word = Word.LOST if time.monotonic() - self.heard > seconds / 2 else Word.GO_ON

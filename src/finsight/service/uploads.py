@@ -1,0 +1,97 @@
+"""A table on its way in: to a file, block by block, so that it is never in memory as a whole."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from finsight.errors import DataError, ParamsError
+from finsight.pipeline.shards import names, read_shards
+from finsight.service.slots import Slots
+from finsight.service_ports import ArtifactStore
+
+_LOOKED_AT = 100  # rows that are read before the table is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What scorings work with.
+
+    :param most: bytes of an upload.
+    :param lines: of an upload.
+    :param slots: for uploads, each of which takes as much of the disk as it is large.
+    """
+
+    store: ArtifactStore
+    most: int = 512 * 2**20
+    lines: int = 1_000_000
+    slots: Slots = field(default_factory=lambda: Slots(8))
+
+
+class TooLargeError(ParamsError):
+    """More bytes came than may."""
+
+
+class Upload:
+    """Takes the bytes of a CSV in, and says as early as can be what is wrong with them.
+
+    :param path: of the file; its name ends with ``.csv``.
+    :param most: bytes.
+    :param lines: at most; a row that goes over several lines counts as these.
+    """
+
+    def __init__(self, path: Path, most: int, lines: int) -> None:
+        self._path, self._most, self._lines = path, most, lines
+        self._file = path.open("wb")
+        self._digest, self._decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+        self._bytes = self._ends = 0
+
+    def write(self, block: bytes) -> None:
+        """Take more.
+
+        :raises TooLargeError: when it is too much.
+        :raises ParamsError: when it is no UTF-8, or has too many lines.
+        """
+        self._bytes += len(block)
+        self._ends += block.count(b"\n")
+        if self._bytes > self._most:
+            raise TooLargeError(f"the table is larger than {self._most} bytes; send it in parts")
+        if self._ends > self._lines:
+            raise ParamsError(f"the table has more than {self._lines} lines; send it in parts")
+        self._decode(block)
+        self._digest.update(block)
+        self._file.write(block)
+
+    def whole(self, column: str) -> str:
+        """All has come; the digest of it.
+
+        :raises ParamsError: when there is no such column, no row, or a first row that is none.
+        """
+        self._decode(b"", final=True)
+        self._file.close()
+        try:
+            with closing(read_shards(self._path, _LOOKED_AT)) as shards:
+                first = next(shards, [])
+        except DataError as error:
+            raise ParamsError(str(error).replace(str(self._path), "the table")) from None
+        if not first:
+            raise ParamsError("the table has no rows; expected a line of column names, and others below it")
+        if column not in names(first):
+            raise ParamsError(f"text: there is no column {column!r}; the table has {', '.join(names(first))[:300]}")
+        return self._digest.hexdigest()
+
+    def _decode(self, block: bytes, final: bool = False) -> None:
+        try:
+            self._decoder.decode(block, final)
+        except UnicodeDecodeError:
+            raise ParamsError("the table is not UTF-8; convert it, for example with iconv") from None
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
