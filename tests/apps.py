@@ -26,6 +26,7 @@ from finsight.service.parts import Parts
 from finsight.service.policy_file import PolicyFile
 from finsight.service.predictions import Predictions, Served
 from finsight.service.rules import Limits, Rules
+from finsight.service.wire import PatientProtocol
 from memory_audit import MemoryAuditLog
 from servers import free_port
 
@@ -71,7 +72,7 @@ def app_with(gate: Gate | None = None, held_to: Rules | None = None, own: Creden
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """Run an app as the service does; a client of it."""
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False)
+    config = uvicorn.Config(app, port=port, http=PatientProtocol, log_level="warning", server_header=False, proxy_headers=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

@@ -92,7 +92,7 @@ def document(
 
 
 def add_problems(app: FastAPI) -> None:
-    """Answer every error of the app's by a problem document; one that nobody foresaw says no more than its correlation id."""
+    """Answer every error of the app's that is foreseen by a problem document; finsight.service.unforeseen has the rest."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -112,8 +112,3 @@ def add_problems(app: FastAPI) -> None:
             _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
             return document(request, status, "something here is damaged; the service's log says what, under the correlation id")
         return document(request, status, str(error), headers=headers)
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        _LOG.error("%s: unforeseen", request.scope.get(REQUEST_ID), exc_info=error)
-        return document(request, 500, "something unforeseen went wrong; the service's log says what, under the correlation id")

@@ -90,7 +90,7 @@ class Recorder:
 
         try:
             await self._app(scope, receive, recorded)
-        except Exception:
+        except BaseException:  # cancelled too, at the end of the service: what was begun in a thread goes on
             if not seen:
                 await self._record(scope, 500)
             raise

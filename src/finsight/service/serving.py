@@ -27,6 +27,7 @@ from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.parts import Parts
 from finsight.service.predictions import Predictions, Served
+from finsight.service.wire import PatientProtocol
 from finsight.settings import Settings, load_settings
 
 LIMIT = 30  # seconds that requests under way have to end
@@ -112,6 +113,7 @@ def server(parts: Parts, host: str, port: int, notice: float) -> Server:
         create_app(parts),
         host=host,
         port=port,
+        http=PatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
