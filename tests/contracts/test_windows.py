@@ -88,3 +88,14 @@ def test_what_is_not_changed_stays() -> None:
         "unknown": "30 per 1 minute",
         "*": "120 per 1 minute",
     }
+
+
+def test_leases_are_bounded_and_the_oldest_goes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsight.adapters.windows._MOST", 10)
+    with Redis.from_url(redis_url) as client:
+        leased = LeasedWindows(SlidingWindows(amounts("unknown=1000/day"), client))
+        assert all(leased.hit(f"192.0.2.{n}", "unknown").allowed for n in range(30))
+        assert len(leased._leases) == 10
+        before = client.info("stats")["total_commands_processed"]
+        assert leased.hit("192.0.2.29", "unknown").allowed
+        assert client.info("stats")["total_commands_processed"] - before == 1  # this question itself: it has its lease still

@@ -251,6 +251,7 @@ def test_cancelling_over_rest(small: Small, worker: Callable[[], Any]) -> None:
         ("train", {"evaluate.seed": 1}, "evaluate.seed: can't be set for train"),
         ("train", {"ingest.corpora": ["nothing"]}, "ingest.corpora: 'nothing' is not under corpora"),
         ("train", {"ingest.corpora": ["a\\"]}, "ingest.corpora: got a string with a backslash"),
+        ("train", {"ingest.corpora": ["${oc.env:HOME}"]}, "ingest.corpora: got a string with ${"),
         ("evaluate", {"evaluate.slices.x": None}, "evaluate.slices.x: can't be set"),
         ("register", {"register.model": "theirs"}, "register.model: can't be set"),
         ("register", {"register.commercial_aliases": []}, "register.commercial_aliases: can't be set"),
@@ -369,13 +370,13 @@ def test_serve_brings_a_redis_and_a_worker_which_scores_and_is_started_again(
     port = free_port()
     jobs = RepositoryJobs(project.root, project.root / ".service/objects")
     name = jobs.put("local", write_csv(project.root / "texts.csv", starter_rows(50)))
-    environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "k", "PYTHONPATH": str(SRC)}
+    environment = {**os.environ, **project.env, "FINSIGHT_API_KEY": "a-key-for-tests", "PYTHONPATH": str(SRC)}
     command = [sys.executable, "-m", "finsight.cli", "serve", "--port", str(port)]
     with subprocess.Popen(
         command, cwd=project.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         wait_for(f"http://127.0.0.1:{port}/readyz", process)  # type: ignore[arg-type]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "k"}) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"X-API-Key": "a-key-for-tests"}) as http:
 
             def scored(column: str) -> dict[str, Any]:
                 job = http.post("/v1/jobs", json={"kind": "score", "parameters": {"input": name, "text": column}}).json()["id"]

@@ -108,7 +108,7 @@ class RedisQueue:
 
         :raises ParamsError: when the cursor is none.
         """
-        if after and not re.fullmatch(r"\d{1,19}-\d{1,19}", after):
+        if after and not re.fullmatch(r"[0-9]{1,19}-[0-9]{1,19}", after):
             raise ParamsError("after: that is no cursor; take the one that came with an event, or none for the beginning")
         block = round(min(wait, self._call / 2) * 1000) or None
         with _reachable():

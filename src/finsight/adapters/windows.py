@@ -18,7 +18,7 @@ from finsight.errors import ParamsError, UnreachableError
 from finsight.service_ports import Standing
 
 REST = "*"
-_MOST = 10_000  # leases before those that have ended are cleared away
+_MOST = 10_000  # leases that are kept: who comes with new addresses may make up many
 DEFAULTS = {"predict": "600/minute", "auth.token": "20/minute", "unknown": "30/minute", REST: "120/minute"}
 """What one credential may ask for by action. ``unknown`` is wrong credentials from one address, ``auth.token`` counts by address too, and
 ``*`` is every action that is not named here. FINSIGHT_LIMITS changes them."""
@@ -98,13 +98,14 @@ class LeasedWindows:
             taken, standing = 1, self._shared.hit(who, action)
         credit = taken - 1 if standing.allowed else 0
         with self._lock:
-            if len(self._leases) >= _MOST:
-                self._leases = {name: one for name, one in self._leases.items() if now < one.until}
             # Another thread may have taken one at the same moment.
             other = self._leases.get(key)
             more = other.credit if other and now < other.until else 0
             if standing.allowed or not more:
                 # Who has none left is told so from here for a second: a flood doesn't reach Redis.
                 until = now + (item.get_expiry() / 2 if standing.allowed else 1)
+                self._leases.pop(key, None)
                 self._leases[key] = _Lease(until, credit + more, standing)
+                if len(self._leases) > _MOST:
+                    del self._leases[next(iter(self._leases))]  # the oldest: whoever it is asks Redis again
         return replace(standing, left=standing.left + credit)

@@ -20,7 +20,7 @@ from finsight.service.app import create_app
 from finsight.service.backstage import backstage
 from finsight.service.batching import Limits
 from finsight.service.client_address import networks
-from finsight.service.entrance import entrance, house_rules
+from finsight.service.entrance import admins_key, entrance, house_rules
 from finsight.service.following import Follower
 from finsight.service.jobs import Jobs
 from finsight.service.life import Life
@@ -94,6 +94,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     """
     settings = load_settings()
     bootstrap.ways_in(settings, host)  # before anything is loaded
+    admins_key(settings)
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running = predictions(bundle, settings, meters, keeps=keeps)
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
