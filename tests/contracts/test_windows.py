@@ -75,6 +75,13 @@ def test_a_redis_that_is_away_is_unreachable(tmp_path: Path) -> None:
         windows.hit("ann", "predict")
 
 
+def test_a_limit_of_no_action_is_one_line() -> None:
+    for wrong in ("predcit", "jobs.creat", "jobs.create.train.x"):
+        with pytest.raises(ParamsError, match=f"FINSIGHT_LIMITS: {wrong} is no action; there are predict, "):
+            amounts(f"{wrong}=5/minute")
+    assert {"jobs.create", "models.promote", "unknown"} <= amounts("jobs.create=5/minute; models.promote=1/second; unknown=9/hour").keys()
+
+
 @pytest.mark.parametrize("wrong", ["predict", "predict=", "predict=x/minute", "predict=5/fortnight", "=5;=", "predict:5/minute"])
 def test_limits_that_are_written_wrongly_are_one_line(wrong: str) -> None:
     with pytest.raises(ParamsError, match="FINSIGHT_LIMITS: got"):

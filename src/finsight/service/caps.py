@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -28,17 +30,18 @@ class BodyCap:
     A small body is read here, before the request takes one of the places of :class:`AtOnce`: who sends slowly takes none.
 
     :param most: bytes.
+    :param larger: paths whose bodies may be larger → bytes.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._app, self._most, self._larger = app, most, larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(scope, receive, self._most)
+        body = _Body(scope, receive, self._larger.get(scope["path"], self._most))
         try:
             await body.gather()
         except Problem as refused:
