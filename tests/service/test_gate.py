@@ -325,6 +325,22 @@ def test_an_admins_key_that_could_be_guessed_or_sent_by_nobody_is_refused(redis_
     assert weak not in str(caught.value)
 
 
+def test_a_redis_that_drops_what_it_likes_is_refused_at_the_start(redis_url: str) -> None:
+    from finsight.service.entrance import entrance
+
+    with Redis.from_url(redis_url) as client:
+        try:
+            for policy, good in (("volatile-ttl", True), ("allkeys-lru", False), ("noeviction", True)):
+                client.config_set("maxmemory-policy", policy)
+                if good:
+                    entrance(Settings(), "127.0.0.1", redis_url)
+                    continue
+                with pytest.raises(ParamsError, match="maxmemory-policy is allkeys-lru"):
+                    entrance(Settings(), "127.0.0.1", redis_url)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+
 def test_a_token_with_a_head_of_odd_shape_is_none(service: Live) -> None:
     for head in (b"[" * 4000 + b"]" * 4000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b"[1]", b"\xff", b'{"kid": 5, "typ": "at+jwt"}'):
         token = base64.urlsafe_b64encode(head).decode().rstrip("=") + ".e30.eA"

@@ -28,6 +28,17 @@ def connect(url: str, text: bool = True) -> Any:
         raise ParamsError("FINSIGHT_REDIS_URL: expected redis://, rediss:// or unix:// and an address") from None
 
 
+def refuse_forgetful(client: Any) -> None:
+    """Find out whether a Redis throws away whatever it likes once its memory is full: jobs, keys and the audit log would go unseen.
+
+    :raises ParamsError: when it does.
+    """
+    with answering():
+        policy = str(client.info("memory").get("maxmemory_policy", ""))
+    if policy.startswith("allkeys-"):
+        raise ParamsError(f"FINSIGHT_REDIS_URL: its maxmemory-policy is {policy}, which drops jobs, keys and audit records; set noeviction")
+
+
 @contextmanager
 def answering() -> Iterator[None]:
     """Turn what redis raises into our error, without the address: it may carry a password.

@@ -55,15 +55,16 @@ def credential_stores(url: str, settings: Settings, token_lifetime: int) -> Cred
     """Stores in the Redis at ``url``.
 
     :param token_lifetime: seconds that a token may be good, leeway included.
-    :raises ParamsError: when the address or the encryption key is none.
+    :raises ParamsError: when the address or the encryption key is none, or that Redis drops what it should keep.
     """
-    from finsight.adapters.redis_connection import connect
+    from finsight.adapters.redis_connection import connect, refuse_forgetful
     from finsight.adapters.redis_failures import RedisFailures
     from finsight.adapters.redis_keys import RedisKeys
     from finsight.adapters.redis_signing import RedisSigningKeys
     from finsight.adapters.redis_tickets import RedisTickets
 
     client = connect(url)
+    refuse_forgetful(client)
     encryption = settings.encryption_key.get_secret_value() if settings.encryption_key else None
     signing = RedisSigningKeys(client, token_lifetime, encryption)
     return CredentialStores(RedisKeys(client), signing, RedisTickets(client), RedisFailures(client))

@@ -25,7 +25,7 @@ class AuditRecord(BaseModel):
             "example": {
                 "number": 17,
                 "when": "2026-11-28T09:30:00.123456+00:00",
-                "who": "key-4f2a",
+                "who": "key:0199f0c2a4d27c1e5b9a3f60",
                 "tenant": "local",
                 "action": "models.promote",
                 "resource": "/v1/models/3/promote",
