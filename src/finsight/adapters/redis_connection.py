@@ -40,12 +40,14 @@ def refuse_forgetful(client: Any) -> None:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Turn what redis raises into our error, without the address: it may carry a password.
+def answering(what: str = "the service's Redis does not answer", then: str = "try again when it is back") -> Iterator[None]:
+    """Turn what redis raises into our error. Of its own words only the kind is kept: they may show the address, and that a password.
 
+    :param what: is wrong then.
+    :param then: is to be done.
     :raises UnreachableError: when Redis does not answer, or refuses.
     """
     try:
         yield
     except RedisError as error:
-        raise UnreachableError(f"the service's Redis does not answer ({type(error).__name__}); try again when it is back") from None
+        raise UnreachableError(f"{what} ({type(error).__name__}); {then}") from None
