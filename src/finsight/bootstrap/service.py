@@ -174,9 +174,9 @@ def memory_results() -> ResultCache:
     return MemoryResults()
 
 
-def shared_results() -> ResultCache | None:
+def shared_results(settings: Settings) -> ResultCache | None:
     """Results that replicas share: in the Redis of FINSIGHT_REDIS_URL; None where that is unset."""
-    address = load_settings().redis_url
+    address = settings.redis_url
     if address is None:
         return None
     from finsight.adapters.redis_results import RedisResults

@@ -77,7 +77,7 @@ def predictions(
 
     :param keeps: whether results are kept.
     """
-    memory, shared = (bootstrap.memory_results(), bootstrap.shared_results()) if keeps else (None, None)
+    memory, shared = (bootstrap.memory_results(), bootstrap.shared_results(settings)) if keeps else (None, None)
     found = Predictions(load(bundle, bootstrap.version_now(bundle)), meters, limits or Limits(), memory, shared)
     if not bootstrap.follows(bundle):
         return found, (found.running,)
