@@ -14,11 +14,12 @@ from contextlib import contextmanager
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
+from websockets.sync.client import connect
 
 from apps import app_with, rules, served
 from finsight.service import caps, wire
-from finsight.service.access import may
+from finsight.service.access import anybody, may
 from finsight.service.caps import ANYBODYS
 
 ADMIN = {"X-API-Key": "root:acme:admin"}
@@ -147,6 +148,29 @@ def test_who_connects_and_does_not_say_what_for_is_hung_up_on(client: httpx.Clie
         assert b"alive" in answer_on(opened, b"}")
         opened.sendall(whole[:9])
         assert answer_on(opened) == b""
+
+
+def test_a_socket_and_a_slow_answer_are_not_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD", 0.3)
+    app = app_with(held_to=rules())
+
+    async def echo(opened: WebSocket) -> None:
+        await opened.accept()
+        await opened.send_text(await opened.receive_text())
+
+    app.add_api_websocket_route("/echo", echo)
+    app.add_api_route("/slow", lambda: time.sleep(0.8), dependencies=[anybody()])
+    with served(app) as client:
+        host = f"{client.base_url.host}:{client.base_url.port}"
+        with connect(f"ws://{host}/echo") as opened:
+            time.sleep(0.8)
+            opened.send("still there")
+            assert opened.recv(10) == "still there"
+        two = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost"  # the second not whole
+        with connected(client, two) as opened_twice:
+            assert b"null" in answer_on(opened_twice, b"null")
+            opened_twice.sendall(b": x\r\n\r\n")
+            assert b"alive" in answer_on(opened_twice, b"}")
 
 
 def test_a_head_has_an_end(client: httpx.Client) -> None:

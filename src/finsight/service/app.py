@@ -22,7 +22,7 @@ from finsight.service.rules import Rules
 from finsight.service.unforeseen import Unforeseen
 
 # What any route may answer beside its own; in the OpenAPI document.
-_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 413, 422, 429, 503)}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 408, 413, 422, 429, 503)}
 
 
 def create_app(parts: Parts) -> FastAPI:
