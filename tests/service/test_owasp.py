@@ -15,6 +15,7 @@ from finsight.adapters.jobs import RepositoryJobs
 from finsight.adapters.oidc import Claims, OidcIssuer
 from finsight.adapters.redis_failures import LIMIT
 from finsight.adapters.redis_queue import RedisQueue
+from finsight.bootstrap.released import sessions
 from finsight.domain.jobs import Kind, Order
 from finsight.service.caps import ANYBODYS
 from finsight.service.jobs import Jobs
@@ -230,6 +231,17 @@ def test_api8_a_forged_cursor_is_told_so(service: Live, cursor: str) -> None:
 def test_api8_a_page_of_another_site_can_not_send_a_form(service: Live) -> None:
     for origin in ("https://evil.example", "null", "http://[", f"{service.http.base_url}.evil.example"):
         assert service.http.post("/session", data={"key": ADMIN_KEY}, headers={"Origin": origin}).status_code == 403
+
+
+def test_api6_signing_in_is_counted_whether_the_key_is_good_or_not(redis_url: str) -> None:
+    with live(redis_url, limits="session.begin=3/day") as service:
+        service.app.state.parts = replace(service.app.state.parts, sessions=sessions(redis_url))
+        signed_in = [service.http.post("/session", data={"key": ADMIN_KEY}).status_code for _ in range(5)]
+        assert signed_in == [303] * 3 + [429] * 2
+        records = service.http.get("/v1/audit", headers=ADMIN).json()["records"]
+        assert [(one["who"], one["action"], one["status"]) for one in records] == [("", "session.begin", 429)] + [
+            ("admin", "session.begin", 303)
+        ] * 3
 
 
 def test_api9_there_is_one_version_and_nothing_beside_what_is_described(service: Live) -> None:

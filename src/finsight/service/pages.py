@@ -23,7 +23,7 @@ from finsight.service.access import Gate, anybody, presented
 from finsight.service.asked import asked
 from finsight.service.model_schemas import Promotion, Rollback
 from finsight.service.parts import Parts
-from finsight.service.permission import admit, permitted
+from finsight.service.permission import admit, admit_stranger, permitted
 from finsight.service.problems import Problem
 from finsight.service.schemas import VersionName
 from finsight.service_ports import Session, Sessions
@@ -67,6 +67,7 @@ def show_page(request: Request, said: str = "") -> Response:
 def sign_in(request: Request, key: Annotated[str, Form(max_length=200)]) -> Response:
     """Exchange a key for a session."""
     _same_origin(request)
+    admit_stranger(request, "session.begin")  # a good key too: each sign-in is kept for hours
     gate: Gate = request.app.state.parts.gate
     principal = gate.principal(replace(presented(request), key=key.strip(), bearer=None))
     if principal is None:
