@@ -27,6 +27,7 @@ from finsight.service.policy_file import PolicyFile
 from finsight.service.predictions import Predictions, Served
 from finsight.service.rules import Limits, Rules
 from finsight.service.uploads import Scoring
+from finsight.service.wire import PatientProtocol
 from memory_audit import MemoryAuditLog
 from servers import free_port
 
@@ -83,7 +84,9 @@ def app_with(
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """Run an app as the service does; a client of it."""
     port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="warning", server_header=False, proxy_headers=False, timeout_keep_alive=75)
+    config = uvicorn.Config(
+        app, port=port, http=PatientProtocol, log_level="warning", server_header=False, proxy_headers=False, timeout_keep_alive=75
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

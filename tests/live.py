@@ -33,7 +33,7 @@ ADMIN_KEY = "the-admins-own-key-for-tests"
 
 
 # The service's own, and a scorer who may make keys: for what a maker can't give.
-POLICY = DEFAULT.read_text(encoding="utf-8").replace("own: [jobs.cancel]", "own: [jobs.cancel, keys.create, keys.read, keys.revoke]")
+POLICY = DEFAULT.read_text(encoding="utf-8").replace("jobs.create.score]", "jobs.create.score, keys.create, keys.read, keys.revoke]")
 
 
 @dataclass(frozen=True)

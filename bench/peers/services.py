@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-KEY = "bench-key"
+KEY = "the-key-of-the-benchmark"
 HERE = Path(__file__).parent
 START = 180  # seconds
 

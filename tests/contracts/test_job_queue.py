@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.domain.jobs import Kind, Limits, Order, State, place
@@ -253,6 +254,31 @@ def test_one_holder_at_a_time(make: Make) -> None:
     assert queue.hold("gpu", "b", 60)
     queue.release("gpu", "b")
     assert queue.hold("gpu", "a", 0.2)
+
+
+def test_a_clients_key_can_not_be_taken_for_another_tenants(make: Make) -> None:
+    queue = make()
+    queue.submit(order(1, "acme"), "eu:nightly")
+    job, new = queue.submit(order(2, "acme:eu"), "nightly")
+    assert new
+    assert job.order.tenant == "acme:eu"
+
+
+def test_nothing_of_a_job_is_left_when_its_time_is_over(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsight.adapters.redis_queue.KEPT", 1)
+    queue = RedisQueue(redis_url, attempts=1)
+    for number in range(3):
+        queue.submit(order(number))
+        lease = queue.take("w")
+        assert lease
+        queue.end(lease, Outcome(Ending.BROKEN, "x"))
+    time.sleep(1.2)
+    last, _ = queue.submit(order(3))
+    queue.cancel(last.id)
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        assert client.zrange("{jobs}:all:a", 0, -1) == [last.id]
+        assert client.zcard("{jobs}:dead") == 0
+    queue.close()
 
 
 def test_twenty_workers_at_once_take_each_job_once(redis_url: str) -> None:

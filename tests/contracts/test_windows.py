@@ -91,6 +91,13 @@ def test_a_redis_that_is_away_is_unreachable(tmp_path: Path) -> None:
         windows.hit("ann", "predict")
 
 
+def test_a_limit_of_no_action_is_one_line() -> None:
+    for wrong in ("predcit", "jobs.creat", "jobs.create.train.x"):
+        with pytest.raises(ParamsError, match=f"FINSIGHT_LIMITS: {wrong} is no action; there are predict, "):
+            amounts(f"{wrong}=5/minute")
+    assert {"jobs.create", "models.promote", "unknown"} <= amounts("jobs.create=5/minute; models.promote=1/second; unknown=9/hour").keys()
+
+
 @pytest.mark.parametrize("wrong", ["predict", "predict=", "predict=x/minute", "predict=5/fortnight", "=5;=", "predict:5/minute"])
 def test_limits_that_are_written_wrongly_are_one_line(wrong: str) -> None:
     with pytest.raises(ParamsError, match="FINSIGHT_LIMITS: got"):
@@ -104,3 +111,14 @@ def test_what_is_not_changed_stays() -> None:
         "unknown": "30 per 1 minute",
         "*": "120 per 1 minute",
     }
+
+
+def test_leases_are_bounded_and_the_oldest_goes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsight.adapters.windows._MOST", 10)
+    with Redis.from_url(redis_url) as client:
+        leased = LeasedWindows(SlidingWindows(amounts("unknown=1000/day"), client))
+        assert all(leased.hit(f"192.0.2.{n}", "unknown").allowed for n in range(30))
+        assert len(leased._leases) == 10
+        before = client.info("stats")["total_commands_processed"]
+        assert leased.hit("192.0.2.29", "unknown").allowed
+        assert client.info("stats")["total_commands_processed"] - before == 1  # this question itself: it has its lease still

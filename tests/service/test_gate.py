@@ -1,5 +1,6 @@
 """What is left of who asks: guessing, addresses, tickets, switched-off authentication, and secrets that must not be seen."""
 
+import base64
 import logging
 import threading
 import time
@@ -312,4 +313,35 @@ def test_without_a_key_of_the_admins_one_is_made_each_time(redis_url: str) -> No
     made = [entrance(Settings(), "127.0.0.1", redis_url)[2] for _ in range(2)]
     assert all(key and len(key) == 32 for key in made)
     assert made[0] != made[1]
-    assert entrance(Settings(api_key=SecretStr("x")), "127.0.0.1", redis_url)[2] is None
+    assert entrance(Settings(api_key=SecretStr(ADMIN_KEY)), "127.0.0.1", redis_url)[2] is None
+
+
+@pytest.mark.parametrize("weak", ["short", "fourteen-signs", "fifteen and more with blanks", "fünfzehn-und-mehr", "fifteen-\t-and-more"])
+def test_an_admins_key_that_could_be_guessed_or_sent_by_nobody_is_refused(redis_url: str, weak: str) -> None:
+    from finsight.service.entrance import entrance
+
+    with pytest.raises(ParamsError, match="FINSIGHT_API_KEY: expected 15") as caught:
+        entrance(Settings(api_key=SecretStr(weak)), "127.0.0.1", redis_url)
+    assert weak not in str(caught.value)
+
+
+def test_a_redis_that_drops_what_it_likes_is_refused_at_the_start(redis_url: str) -> None:
+    from finsight.service.entrance import entrance
+
+    with Redis.from_url(redis_url) as client:
+        try:
+            for policy, good in (("volatile-ttl", True), ("allkeys-lru", False), ("noeviction", True)):
+                client.config_set("maxmemory-policy", policy)
+                if good:
+                    entrance(Settings(), "127.0.0.1", redis_url)
+                    continue
+                with pytest.raises(ParamsError, match="maxmemory-policy is allkeys-lru"):
+                    entrance(Settings(), "127.0.0.1", redis_url)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_token_with_a_head_of_odd_shape_is_none(service: Live) -> None:
+    for head in (b"[" * 4000 + b"]" * 4000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b"[1]", b"\xff", b'{"kid": 5, "typ": "at+jwt"}'):
+        token = base64.urlsafe_b64encode(head).decode().rstrip("=") + ".e30.eA"
+        assert service.me(Authorization=f"Bearer {token}").status_code == 401

@@ -306,6 +306,7 @@ def test_cancelling_over_rest(small: Small, worker: Callable[[], Any]) -> None:
         ("train", {"evaluate.seed": 1}, "evaluate.seed: can't be set for train"),
         ("train", {"ingest.corpora": ["nothing"]}, "ingest.corpora: 'nothing' is not under corpora"),
         ("train", {"ingest.corpora": ["a\\"]}, "ingest.corpora: got a string with a backslash"),
+        ("train", {"ingest.corpora": ["${oc.env:HOME}"]}, "ingest.corpora: got a string with ${"),
         ("evaluate", {"evaluate.slices.x": None}, "evaluate.slices.x: can't be set"),
         ("register", {"register.model": "theirs"}, "register.model: can't be set"),
         ("register", {"register.commercial_aliases": []}, "register.commercial_aliases: can't be set"),

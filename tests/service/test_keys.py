@@ -1,5 +1,7 @@
 """API keys over HTTP: made, shown once, narrowed, rotated, revoked; and what nobody may make."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -9,6 +11,7 @@ from redis import Redis
 
 from finsight.domain.access import Principal
 from finsight.domain.keys import parts_of
+from finsight.service import keys
 from finsight.service.remembered import LATELY, MOST, SECONDS, Remembered, RememberedPrincipal
 from live import ADMIN_KEY, Live, live
 
@@ -121,7 +124,7 @@ def test_a_revoked_key_ends_for_good(service: Live) -> None:
     assert service.http.delete(path, headers=admin).status_code == 204
     assert service.http.get("/v1/keys", headers=admin).json()["keys"][0]["revoked"] == first
     problem(service.http.post(f"{path}/rotate", json={}, headers=admin), 409, "has ended")
-    problem(service.http.delete(f"/v1/keys/{'0' * 24}", headers=admin), 404, "no key of this id")
+    problem(service.http.delete(f"/v1/keys/{'0' * 24}", headers=admin), 404, "there is no key ")
 
 
 def test_an_expired_key_is_none(service: Live) -> None:
@@ -141,12 +144,32 @@ def test_another_tenants_keys_are_not_there(service: Live) -> None:
         service.http.delete(f"/v1/keys/{theirs['id']}", headers=headers),
         service.http.post(f"/v1/keys/{theirs['id']}/rotate", json={}, headers=headers),
     ):
-        problem(answer, 404, "no key of this id")
+        problem(answer, 404, "there is no key ")
     problem(service.http.get("/v1/keys?tenant=theirs", headers=headers), 403, "sees its keys alone")
     assert [key["id"] for key in service.http.get("/v1/keys", headers=headers).json()["keys"]] == [ours["id"]]
     of_theirs = service.http.get("/v1/keys?tenant=theirs", headers={"X-API-Key": ADMIN_KEY}).json()["keys"]
     assert [key["id"] for key in of_theirs] == [theirs["id"]]
     assert service.me(X_API_Key=theirs["key"]).status_code == 200
+
+
+def test_what_was_tried_on_another_tenants_keys_is_recorded(service: Live) -> None:
+    theirs, ours = service.make(roles=["admin"], tenant="theirs"), service.make(roles=["admin"], tenant="ours")
+    headers = {"X-API-Key": ours["key"]}
+    tried = service.http.delete(f"/v1/keys/{theirs['id']}", headers=headers)
+    none = service.http.delete(f"/v1/keys/{'0' * 24}", headers=headers)
+    assert tried.json()["detail"].replace(theirs["id"], "") == none.json()["detail"].replace("0" * 24, "")
+    (found,) = [one for one in service.http.get("/v1/audit", headers=headers).json()["records"] if one["outcome"] == "refused"]
+    assert (found["who"], found["action"], found["resource"]) == (f"key:{ours['id']}", "keys.revoke", f"/v1/keys/{theirs['id']}")
+
+
+def test_a_tenant_has_so_many_keys_and_no_more(service: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "MOST", 3)
+    made = [service.make(tenant="acme") for _ in range(3)]
+    admin = {"X-API-Key": ADMIN_KEY}
+    asked = {"name": "one more", "roles": ["viewer"], "tenant": "acme"}
+    service.http.delete(f"/v1/keys/{made[0]['id']}", headers=admin)  # it is kept for 30 days
+    problem(service.http.post("/v1/keys", json=asked, headers=admin), 409, "acme has 3 keys")
+    assert service.http.post("/v1/keys", json={**asked, "tenant": "other"}, headers=admin).status_code == 201
 
 
 def test_pages_follow_one_another_and_show_no_secret(service: Live) -> None:
@@ -224,6 +247,27 @@ def test_a_key_that_was_good_a_moment_ago_predicts_while_redis_is_away(tmp_path_
         problem(answer, 503, "Redis")
         for key in (revoked, never, narrowed):
             problem(service.me(X_API_Key=key["key"]), 503, "Redis does not answer")
+
+
+def test_a_redis_that_is_silent_holds_up_one_prediction_and_not_each(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from finsight.adapters.redis_server import embedded
+    from finsight.service.access import Credentials
+
+    with embedded(tmp_path_factory.mktemp("silent")) as address, live(address) as service, Redis.from_url(address) as client:
+        made, gate = service.make(), service.app.state.parts.gate
+        assert service.me(X_API_Key=made["key"]).status_code == 200
+        process = client.info("server")["process_id"]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            assert isinstance(gate.principal(Credentials(key=made["key"])), RememberedPrincipal)
+            began = time.monotonic()
+            for _ in range(50):
+                assert isinstance(gate.principal(Credentials(key=made["key"])), RememberedPrincipal)
+            assert time.monotonic() - began < 0.5
+        finally:
+            os.kill(process, signal.SIGCONT)
+        time.sleep(1.1)
+        assert type(gate.principal(Credentials(key=made["key"]))) is Principal
 
 
 def test_what_is_remembered_is_bounded_and_not_for_long() -> None:

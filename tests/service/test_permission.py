@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -14,6 +15,7 @@ from finsight.domain.access import Principal
 from finsight.domain.policy import Resource, Share
 from finsight.service.access import may
 from finsight.service.permission import nothing, permit, permitted
+from finsight.service.policy_file import PolicyFile
 from memory_audit import MemoryAuditLog
 
 SHARED = Share(frozenset({"jobs.*"}), frozenset({"zoe"}), frozenset({"partner"}))
@@ -112,3 +114,20 @@ def test_what_is_hidden_looks_like_what_is_not_there_and_is_recorded(client: htt
         "refused",
         404,
     )
+
+
+@pytest.mark.parametrize(("model", "may_promote", "may_read"), [("sandbox", True, True), ("finsight", False, False)])
+def test_conditions_on_models_are_asked_at_the_door(tmp_path: Path, model: str, may_promote: bool, may_read: bool) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "roles:\n  viewer: {allow: [models.read]}\n"
+        "grants: [{roles: [viewer], actions: [models.promote], when: {models: [sandbox]}}]\n"
+        "refusals: [{actions: [models.read], because: closed, when: {models: [finsight]}}]\n"
+    )
+    app = app_with(held_to=rules(policy=PolicyFile(file), model=lambda: model))
+    app.add_api_route("/promote-it", lambda: "done", methods=["POST"], dependencies=[may("models.promote")])
+    app.add_api_route("/read-it", lambda: "read", dependencies=[may("models.read")])
+    with served(app) as opened:
+        key = {"X-API-Key": "ann:acme:viewer"}
+        assert (opened.post("/promote-it", headers=key).status_code == 200) == may_promote
+        assert (opened.get("/read-it", headers=key).status_code == 200) == may_read

@@ -32,6 +32,7 @@ def wrong(path: Path, text: str) -> str:
         (GOOD + "grants: [{roles: [boss], actions: [predict], when: {}}]\n", "grants.0.roles: boss is no role"),
         (GOOD + "refusals: [{actions: [predict], unless: [boss], because: x}]\n", "refusals.0.unless: boss is no role"),
         (GOOD + "refusals: [{actions: [predict], because: x, when: {hours: 9-17}}]\n", "refusals.0.when.hours: expected hours as"),
+        (GOOD + "grants: [{roles: [viewer], actions: [predict], when: {models: [x]}}]\n", "grants.0.when.models: predict is about no"),
         (GOOD + "refusals: [{actions: [predict], because: x, when: {weekdays: [someday]}}]\n", "refusals.0.when.weekdays"),
         ("roles: [\n", "not valid YAML"),
         ("", "expected a mapping"),

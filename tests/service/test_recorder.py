@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,7 @@ from finsight.domain.access import Principal
 from finsight.domain.audit import Entry, check
 from finsight.errors import UnreachableError
 from finsight.service.access import anybody, may
+from finsight.service.client_address import networks
 from finsight.service.permission import admit
 from finsight.service.problems import Problem
 from finsight.service.recorder import Folded
@@ -151,6 +152,21 @@ def test_what_somebody_known_was_refused_is_told_thing_by_thing(running: Running
     for name in ("a", "b", "a"):
         assert running.client.get(f"/keys/{name}", headers=VIEWER).status_code == 403
     assert [one.resource for one in running.log.entries] == ["/keys/a", "/keys/b"]
+
+
+def test_strangers_with_a_network_of_their_own_are_one_stranger() -> None:
+    log = MemoryAuditLog()
+    app = app_with(held_to=rules("unknown=3/day", audit=log))
+    app.state.parts = replace(app.state.parts, proxies=networks("127.0.0.0/8"))
+    with served(app) as client:
+        codes = [client.get("/v1/audit", headers={"X-Forwarded-For": f"2001:db8:1:2::{n:x}"}).status_code for n in range(5)]
+        assert codes == [401, 401, 401, 429, 429]
+        assert client.get("/v1/audit", headers={"X-Forwarded-For": "2001:db8:1:3::1"}).status_code == 401
+        assert [(one.status, one.address) for one in log.entries] == [
+            (401, "2001:db8:1:2::"),
+            (429, "2001:db8:1:2::3"),
+            (401, "2001:db8:1:3::1"),
+        ]
 
 
 def entry(i: int) -> Entry:

@@ -174,6 +174,8 @@ class _Discovered:
         for entry in entries if isinstance(entries, list) else []:
             if not isinstance(entry, dict) or entry.get("use", "sig") != "sig" or entry.get("kty") == "oct":
                 continue
+            if not isinstance(entry.get("kid"), str | None):
+                continue
             try:
                 found[entry.get("kid")] = jwt.PyJWK(entry)
             except jwt.PyJWTError:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from redis import Redis, RedisError, ResponseError
 
+from finsight.adapters.redis_connection import answering
 from finsight.adapters.sealing import Seal
 from finsight.domain.audit import GENESIS, Entry, Head, Record, chained
-from finsight.errors import UnreachableError
 
 KEY = "finsight:audit"
 _PAGE = 500  # records that are read at once
 _PLAIN, _SEALED, _DIGEST = b"entry", b"sealed", b"digest"
+_reachable = partial(answering, "the audit log can't be reached in Redis", "see that it runs and takes writes")
 
 
 class RedisAuditLog:
@@ -108,13 +109,3 @@ def _entry(content: bytes | None) -> Entry | None:
         return Entry(**json.loads(content)) if content else None
     except (ValueError, TypeError):
         return None
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise UnreachableError(
-            f"the audit log can't be reached in Redis ({type(error).__name__}); see that it runs and takes writes"
-        ) from None

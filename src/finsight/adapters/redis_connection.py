@@ -28,13 +28,26 @@ def connect(url: str, text: bool = True) -> Any:
         raise ParamsError("FINSIGHT_REDIS_URL: expected redis://, rediss:// or unix:// and an address") from None
 
 
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn what redis raises into our error, without the address: it may carry a password.
+def refuse_forgetful(client: Any) -> None:
+    """Find out whether a Redis throws away whatever it likes once its memory is full: jobs, keys and the audit log would go unseen.
 
+    :raises ParamsError: when it does.
+    """
+    with answering():
+        policy = str(client.info("memory").get("maxmemory_policy", ""))
+    if policy.startswith("allkeys-"):
+        raise ParamsError(f"FINSIGHT_REDIS_URL: its maxmemory-policy is {policy}, which drops jobs, keys and audit records; set noeviction")
+
+
+@contextmanager
+def answering(what: str = "the service's Redis does not answer", then: str = "try again when it is back") -> Iterator[None]:
+    """Turn what redis raises into our error. Of its own words only the kind is kept: they may show the address, and that a password.
+
+    :param what: is wrong then.
+    :param then: is to be done.
     :raises UnreachableError: when Redis does not answer, or refuses.
     """
     try:
         yield
     except RedisError as error:
-        raise UnreachableError(f"the service's Redis does not answer ({type(error).__name__}); try again when it is back") from None
+        raise UnreachableError(f"{what} ({type(error).__name__}); {then}") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
 from finsight.adapters.redis_connection import answering
+from finsight.domain.access import neighbourhood
 
 LIMIT, WINDOW = 20, 60.0  # failures, seconds
 
@@ -38,11 +38,4 @@ class RedisFailures:
 
 
 def _place(address: str) -> str:
-    """One IPv6 customer has a /64 at least, and could try each time from another address of it."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return f"finsight:failures:{address}"
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False).network_address
-    return f"finsight:failures:{ip}"
+    return f"finsight:failures:{neighbourhood(address)}"

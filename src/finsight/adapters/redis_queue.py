@@ -6,14 +6,15 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from finsight.adapters import redis_scripts as lua
+from finsight.adapters.redis_connection import answering
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.errors import ParamsError, UnreachableError
 from finsight.service_ports import Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
@@ -24,6 +25,7 @@ LONGEST_CALL = 10.0  # seconds; less where the lease is short, so that a worker 
 _SCANNED = 1000  # jobs that are looked at for a page, at most
 _P = "{jobs}:"
 _NO_LIMITS = Limits(2**31, 2**31)
+_reachable = partial(answering, "Redis does not do what is asked", "is it there, and FINSIGHT_REDIS_URL right?")
 
 
 class RedisQueue:
@@ -115,7 +117,7 @@ class RedisQueue:
 
         :raises ParamsError: when a cursor is none.
         """
-        if any(cursor and not re.fullmatch(r"\d{1,19}-\d{1,19}", cursor) for cursor in after.values()):
+        if any(cursor and not re.fullmatch(r"[0-9]{1,19}-[0-9]{1,19}", cursor) for cursor in after.values()):
             raise ParamsError("after: that is no cursor; take the one that came with an event, or none for the beginning")
         if not after:
             return {}
@@ -225,14 +227,3 @@ def _job(name: str, fields: Mapping[str, str]) -> Job | None:
         fields.get("result", ""),
         fields.get("error", ""),
     )
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        # Not its message, which may hold the address with its password.
-        raise UnreachableError(
-            f"Redis does not do what is asked ({type(error).__name__}); is it there, and FINSIGHT_REDIS_URL right?"
-        ) from None

@@ -5,7 +5,7 @@ Every key starts with ``{jobs}:``, which keeps them on one node of a cluster:
 - ``job:ID``, a hash; ``events:ID``, its stream
 - ``queue``: IDs by the time (ms) from which they may run; ``leases``: IDs by the time at which their lease is over
 - ``all:TENANT``: IDs by their number; ``active:TENANT``: those queued or running; ``dead``: IDs by the time they died
-- ``content:DIGEST`` and ``client:TENANT:KEY`` → ID; ``hold:WHAT`` → token; ``numbers``, a counter
+- ``content:DIGEST`` and ``client:LENGTH:TENANT:KEY`` → ID; ``hold:WHAT`` → token; ``numbers``, a counter
 
 Times are Redis's own: workers' clocks may differ.
 """
@@ -35,6 +35,7 @@ local function finish(id, to, error, keep)
   set(id, 'ended', now(), 'token', 0)
   state(id, to, error)
   if to == 'dead' then redis.call('ZADD', P .. 'dead', now(), id) end
+  redis.call('ZREMRANGEBYSCORE', P .. 'dead', '-inf', now() - keep * 1000)
   redis.call('EXPIRE', job(id), keep)
   redis.call('EXPIRE', P .. 'events:' .. id, keep)
   redis.call('EXPIRE', P .. 'content:' .. field(id, 'content'), keep)
@@ -56,7 +57,7 @@ SUBMIT = (
     _COMMON
     + """
 local id, content, tenant, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local client = P .. 'client:' .. tenant .. ':' .. key
+local client = P .. 'client:' .. #tenant .. ':' .. tenant .. ':' .. key -- a tenant may have a colon in its name
 if key ~= '' then
   local found = redis.call('GET', client)
   if found and redis.call('EXISTS', job(found)) == 1 then
@@ -79,6 +80,9 @@ redis.call('HSET', job(id), 'content', content, 'tenant', tenant, 'number', numb
 redis.call('SET', P .. 'content:' .. content, id)
 if key ~= '' then redis.call('SET', client, id, 'EX', ARGV[5]) end
 redis.call('ZADD', P .. 'all:' .. tenant, number, id)
+for _, old in ipairs(redis.call('ZRANGE', P .. 'all:' .. tenant, 0, 9)) do -- those that ended long ago
+  if redis.call('EXISTS', job(old)) == 0 then redis.call('ZREM', P .. 'all:' .. tenant, old) end
+end
 redis.call('SADD', P .. 'active:' .. tenant, id)
 enqueue(id, now())
 state(id, 'queued', '')

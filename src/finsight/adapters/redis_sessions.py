@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from redis import Redis, RedisError
-
+from finsight.adapters.redis_connection import answering, connect
 from finsight.domain.access import Principal
-from finsight.errors import UnreachableError
 from finsight.service_ports import Session
 
 SECONDS = 12 * 3600
@@ -23,7 +19,7 @@ class RedisSessions:
     """The sessions of one Redis."""
 
     def __init__(self, address: str) -> None:
-        self._redis = Redis.from_url(address, socket_timeout=5, socket_connect_timeout=5)
+        self._redis = connect(address)
 
     def begin(self, principal: Principal) -> str:
         """See :class:`finsight.service_ports.Sessions`."""
@@ -35,15 +31,15 @@ class RedisSessions:
             "scopes": sorted(principal.scopes),
             "csrf": secrets.token_urlsafe(_BYTES),
         }
-        with _reachable():
+        with answering():
             self._redis.set(_key(secret), json.dumps(about), ex=SECONDS)
         return secret
 
     def find(self, secret: str) -> Session | None:
         """See :class:`finsight.service_ports.Sessions`."""
-        with _reachable():
+        with answering():
             kept = self._redis.get(_key(secret))
-        if not isinstance(kept, bytes):
+        if kept is None:
             return None
         about = json.loads(kept)
         principal = Principal(about["subject"], about["tenant"], frozenset(about["roles"]), frozenset(about["scopes"]))
@@ -51,7 +47,7 @@ class RedisSessions:
 
     def end(self, secret: str) -> None:
         """See :class:`finsight.service_ports.Sessions`."""
-        with _reachable():
+        with answering():
             self._redis.delete(_key(secret))
 
     def close(self) -> None:
@@ -61,11 +57,3 @@ class RedisSessions:
 
 def _key(secret: str) -> str:
     return _PREFIX + hashlib.sha256(secret.encode()).hexdigest()
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise UnreachableError(f"Redis: {type(error).__name__}; start it, or set FINSIGHT_REDIS_URL to one that runs") from None

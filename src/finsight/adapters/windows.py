@@ -14,11 +14,13 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import Redis
 
+from finsight.domain.policy import ACTIONS
 from finsight.errors import ParamsError, UnreachableError
 from finsight.service_ports import Standing
 
 REST = "*"
-_MOST = 10_000  # leases before those that have ended are cleared away
+_MOST = 10_000  # leases that are kept: who comes with new addresses may make up many
+_SIGN_IN = ("session.go", "session.begin")  # what strangers at the page are counted as, by address
 DEFAULTS = {"predict": "600/minute", "auth.token": "20/minute", "unknown": "30/minute", REST: "120/minute"}
 """What one credential may ask for by action. ``unknown`` is wrong credentials from one address, ``auth.token`` counts by address too, and
 ``*`` is every action that is not named here. FINSIGHT_LIMITS changes them."""
@@ -33,9 +35,18 @@ def amounts(changes: str = "") -> dict[str, RateLimitItem]:
     pairs = [part.partition("=") for part in changes.split(";") if part.strip()]
     wanted = DEFAULTS | {name.strip(): amount.strip() for name, _, amount in pairs}
     try:
-        return {name: parse(amount) for name, amount in wanted.items()}
+        found = {name: parse(amount) for name, amount in wanted.items()}
     except ValueError:
         raise ParamsError(f"FINSIGHT_LIMITS: got {changes!r}; expected ACTION=NUMBER/second|minute|hour; …, with * for the rest") from None
+    known = (*DEFAULTS, *_SIGN_IN, *ACTIONS)
+    if unknown := [name for name in found if not any(_names(name, one) for one in known)]:
+        raise ParamsError(f"FINSIGHT_LIMITS: {unknown[0]} is no action; there are {', '.join(known)}")
+    return found
+
+
+def _names(name: str, action: str) -> bool:
+    """Whether requests for an action are counted as this: for ``jobs.create`` at the door of all its kinds."""
+    return action == name or action.startswith(f"{name}.")
 
 
 class SlidingWindows:
@@ -99,15 +110,16 @@ class LeasedWindows:
             taken, standing = 1, self._shared.hit(who, action)
         credit = taken - 1 if standing.allowed else 0
         with self._lock:
-            if len(self._leases) >= _MOST:
-                self._leases = {name: one for name, one in self._leases.items() if now < one.until}
             # Another thread may have taken one at the same moment.
             other = self._leases.get(key)
             more = other.credit if other and now < other.until else 0
             if standing.allowed or not more:
                 # Who has none left is told so from here for a second: a flood doesn't reach Redis.
                 until = now + (item.get_expiry() / 2 if standing.allowed else 1)
+                self._leases.pop(key, None)
                 self._leases[key] = _Lease(until, credit + more, standing)
+                if len(self._leases) > _MOST:
+                    del self._leases[next(iter(self._leases))]  # the oldest: whoever it is asks Redis again
         return replace(standing, left=standing.left + credit)
 
     def at_once(self, who: str, action: str) -> Standing | None:

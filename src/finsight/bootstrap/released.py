@@ -180,6 +180,23 @@ def _apart(name: str, seconds: float, **given: Any) -> dict[str, Any]:
     return apart.call(_APART, name, given, seconds, project_root())
 
 
+def model_name() -> str:
+    """The registered model of this clone; empty where params.yaml is missing or wrong, which every route about the registry says."""
+    try:
+        found = Path("params.yaml").stat()
+    except OSError:
+        return ""
+    return _model_name(found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(1)
+def _model_name(*_stamp: int) -> str:
+    try:
+        return _params().register_.model
+    except FinsightError:
+        return ""
+
+
 def _params() -> Params:
     """params.yaml of this clone; what is wrong with it is no fault of whoever asks the service."""
     try:

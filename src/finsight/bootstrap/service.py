@@ -68,15 +68,16 @@ def credential_stores(url: str, settings: Settings, token_lifetime: int) -> Cred
     """Stores in the Redis at ``url``.
 
     :param token_lifetime: seconds that a token may be good, leeway included.
-    :raises ParamsError: when the address or the encryption key is none.
+    :raises ParamsError: when the address or the encryption key is none, or that Redis drops what it should keep.
     """
-    from finsight.adapters.redis_connection import connect
+    from finsight.adapters.redis_connection import connect, refuse_forgetful
     from finsight.adapters.redis_failures import RedisFailures
     from finsight.adapters.redis_keys import RedisKeys
     from finsight.adapters.redis_signing import RedisSigningKeys
     from finsight.adapters.redis_tickets import RedisTickets
 
     client = connect(url)
+    refuse_forgetful(client)
     encryption = settings.encryption_key.get_secret_value() if settings.encryption_key else None
     signing = RedisSigningKeys(client, token_lifetime, encryption)
     return CredentialStores(RedisKeys(client), signing, RedisTickets(client), RedisFailures(client))
@@ -203,9 +204,9 @@ def memory_results() -> ResultCache:
     return MemoryResults()
 
 
-def shared_results() -> ResultCache | None:
+def shared_results(settings: Settings) -> ResultCache | None:
     """Results that replicas share: in the Redis of FINSIGHT_REDIS_URL; None where that is unset."""
-    address = load_settings().redis_url
+    address = settings.redis_url
     if address is None:
         return None
     from finsight.adapters.redis_results import RedisResults

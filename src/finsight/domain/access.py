@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 
@@ -19,3 +20,15 @@ class Principal:
     tenant: str
     roles: frozenset[str]
     scopes: frozenset[str] = frozenset()
+
+
+def neighbourhood(address: str) -> str:
+    """What is counted together where addresses are counted: one IPv6 customer has a /64 at least, and could ask each time from another
+    address of it. What is no address stands for itself."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip), 64), strict=False).network_address)
+    return str(ip)

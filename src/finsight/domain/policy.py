@@ -218,6 +218,11 @@ def covers(pattern: str, action: str) -> bool:
     return pattern == action or (pattern.endswith(".*") and action.startswith(pattern[:-1]))
 
 
+def about_models(pattern: str) -> bool:
+    """Whether all that a pattern means is done to the registered model, so that conditions may ask which that is."""
+    return pattern.split(".")[0] in ("models", "lineage")
+
+
 def _any(patterns: Iterable[str], action: str) -> bool:
     # The second half is the door: who may do jobs.create.score may come to jobs.create, and is asked again once the kind is known.
     return any(covers(pattern, action) or pattern.startswith(f"{action}.") for pattern in patterns)

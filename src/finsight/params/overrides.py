@@ -47,6 +47,8 @@ def with_overrides(text: str, kind: Kind, overrides: Mapping[str, Any]) -> Param
             raise ParamsError(f"{key}: got a mapping; set its keys one by one, with dots")
         if any(isinstance(one, str) and not one.replace("\\", "\0").isprintable() for one in _each(value)):
             raise ParamsError(f"{key}: got a string with a backslash or a character that is not printable")
+        if any(isinstance(one, str) and "${" in one for one in _each(value)):  # `dvc exp run -S` would put a variable's value there
+            raise ParamsError(f"{key}: got a string with ${{, which means more than itself")
         if key in _NAMES and value is not None and value not in content["backbones"]:
             raise ParamsError(f"{key}: got {value!r}, expected a name under backbones: {', '.join(content['backbones'])}")
         _set(content, key, value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -126,11 +127,7 @@ def admitted(connection: HTTPConnection, action: str, ticket: str | None = None)
     principal = gate.principal(presented(connection, ticket))
     if principal is None:
         refuse_unknown(connection, action)
-        raise Problem(
-            401,
-            "send a good key in the header X-API-Key, or a good token as Authorization: Bearer",
-            headers={"WWW-Authenticate": 'Bearer realm="finsight", ApiKey'},
-        )
+        raise unknown()
     if isinstance(principal, RememberedPrincipal) and action != ACTION:
         raise UnreachableError("the service's Redis does not answer; until it is back there are only predictions")
     admit(connection, principal, action)
@@ -145,6 +142,15 @@ def admitted_at_once(connection: HTTPConnection, action: str) -> Principal | Non
     gate: Gate = connection.app.state.parts.gate
     principal = gate.lately(presented(connection)) if action == ACTION else None
     return principal if principal and admit_at_once(connection, principal, action) else None
+
+
+def unknown(headers: Mapping[str, str] = MappingProxyType({})) -> Problem:
+    """The refusal for whoever presents no credential, or none that is good.
+
+    :param headers: more of them.
+    """
+    said = "send a good key in the header X-API-Key, or a good token as Authorization: Bearer"
+    return Problem(401, said, headers={"WWW-Authenticate": 'Bearer realm="finsight", ApiKey', **headers})
 
 
 def presented(connection: HTTPConnection, ticket: str | None = None) -> Credentials:

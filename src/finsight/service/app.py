@@ -36,13 +36,14 @@ from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
 from finsight.service.recorder import Recorder
 from finsight.service.rules import Rules
+from finsight.service.unforeseen import Unforeseen
 
 V1 = "/v1"
 FRAME = 2**16  # bytes of a form around its file
 # A request is held against their routes in this order.
 _V1 = (predict, score, jobs, models, experiments, lineage, authentication, keys, audit, job_socket, predict_socket)
 # What any route may answer beside its own; in the OpenAPI document.
-_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 413, 422, 429, 503)}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 408, 413, 422, 429, 503)}
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -55,17 +56,23 @@ def create_app(parts: Parts) -> FastAPI:
                 await stack.enter_async_context(running())
             yield
 
-    # Both pages of documentation load scripts from elsewhere.
     app = FastAPI(
-        title="FinSight", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan, generate_unique_id_function=operation_id
+        title="FinSight",
+        version=__version__,
+        docs_url=None,  # both pages of documentation load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        generate_unique_id_function=operation_id,
+        redirect_slashes=False,  # to where the Host header says; and a redirected POST would look like one that was done
     )
     app.state.parts = parts
     add_problems(app)
     # The last one is the outermost.
+    app.add_middleware(AtOnce, most=parts.rules.max_at_once)
     larger = {f"{V1}/score": parts.scoring.most + FRAME} if parts.scoring else {}
     app.add_middleware(BodyCap, most=parts.rules.max_body, larger=larger)
     app.add_middleware(Recorder)
-    app.add_middleware(AtOnce, most=parts.rules.max_at_once)
+    app.add_middleware(Unforeseen)
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)

@@ -25,7 +25,7 @@ class AuditRecord(BaseModel):
             "example": {
                 "number": 17,
                 "when": "2026-11-28T09:30:00.123456+00:00",
-                "who": "key-4f2a",
+                "who": "key:0199f0c2a4d27c1e5b9a3f60",
                 "tenant": "local",
                 "action": "models.promote",
                 "resource": "/v1/models/3/promote",
@@ -66,7 +66,7 @@ class AuditPage(BaseModel):
 def show_audit(
     request: Request,
     principal: Annotated[Principal, may("audit.read")],
-    cursor: Annotated[str | None, Query(pattern=r"^\d{1,15}$", description="`next` of the page before.", examples=["17"])] = None,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}$", description="`next` of the page before.", examples=["17"])] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="How many records a page has at most.", examples=[50])] = 50,
 ) -> AuditPage:
     """Show the audit log of one's tenant; for tenant `local`, whose service it is, also what strangers were refused."""

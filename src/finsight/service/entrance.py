@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import secrets
 
+from finsight.bootstrap.released import model_name
 from finsight.bootstrap.service import audit_log, credential_stores, token_issuer, ways_in, windows
+from finsight.errors import ParamsError
 from finsight.service.access import Gate, OneKey, OpenGate
 from finsight.service.gate import CredentialGate, Credentialing
 from finsight.service.policy_file import DEFAULT, PolicyFile
 from finsight.service.rules import Limits, Rules
 from finsight.service.tokens import LEEWAY, LIFETIME, Tokens
 from finsight.settings import Settings
+
+SHORTEST = 15  # characters of the admin's own key: it has no second factor, and nothing that slows its digest down
 
 
 def entrance(settings: Settings, host: str, redis_url: str) -> tuple[Gate, Credentialing, str | None]:
@@ -29,9 +33,23 @@ def entrance(settings: Settings, host: str, redis_url: str) -> tuple[Gate, Crede
     own = Credentialing(stores.keys, stores.tickets, stores.failures, tokens)
     if not ways:
         return OpenGate(), own, None
-    given = settings.api_key.get_secret_value() if settings.api_key else ""
+    given = admins_key(settings)
     key = given or secrets.token_urlsafe(24)
     return CredentialGate(own, OneKey(key), "key" in ways, issuer), own, None if given else key
+
+
+def admins_key(settings: Settings) -> str:
+    """FINSIGHT_API_KEY; empty where it is unset.
+
+    :raises ParamsError: when it could be guessed, or a header can't carry it. The message does not show it.
+    """
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    if key and (len(key) < SHORTEST or not key.isascii() or not key.isprintable() or " " in key):
+        raise ParamsError(
+            f"FINSIGHT_API_KEY: expected {SHORTEST} letters, digits and signs of ASCII or more, without blanks; "
+            '`python -c "import secrets; print(secrets.token_urlsafe(24))"` makes one'
+        )
+    return key
 
 
 def house_rules(settings: Settings, redis: str) -> Rules:
@@ -47,4 +65,5 @@ def house_rules(settings: Settings, redis: str) -> Rules:
         settings.environment,
         settings.max_body,
         settings.max_at_once,
+        model_name,
     )

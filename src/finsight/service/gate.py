@@ -18,6 +18,7 @@ from finsight.service.tokens import Tokens, key_name
 from finsight.service_ports import FailedAttempts, KeyStore, Tickets, TokenIssuer
 
 Found = TypeVar("Found")
+AGAIN = 1.0  # seconds until a Redis that was away is asked again for those who are remembered: its silence takes seconds of each request
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class CredentialGate:
     def __init__(self, own: Credentialing, admin: OneKey, keys_open: bool = True, issuer: TokenIssuer | None = None) -> None:
         self._own, self._admin, self._keys_open, self._issuer = own, admin, keys_open, issuer
         self._remembered = Remembered()
+        self._away_until = 0.0
 
     def principal(self, presented: Credentials) -> Principal | None:
         """See :class:`finsight.service.access.Gate`.
@@ -75,9 +77,12 @@ class CredentialGate:
         if not presented.given:
             return None
         key = presented.key
+        if key is not None and time.monotonic() < self._away_until and (remembered := self._remembered.find(key)):
+            return remembered
         try:
             found = self._own.limited(presented.address, lambda: self._known(presented))
         except UnreachableError:
+            self._away_until = time.monotonic() + AGAIN
             if key is None or (remembered := self._remembered.find(key)) is None:
                 raise
             return remembered

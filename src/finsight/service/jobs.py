@@ -18,7 +18,7 @@ from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.domain.policy import Resource
 from finsight.service.access import may
 from finsight.service.job_feed import JobFeed
-from finsight.service.permission import permit
+from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import WAIT, Problem
 from finsight.service_ports import JobQueue, QueueFullError, TooManyJobsError
 
@@ -56,7 +56,9 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.",
 Cursor = Annotated[
     str,
     Query(
-        pattern=r"^(\d{1,19}-\d{1,19})?$", description="Only what comes after it; empty: from the beginning.", examples=["1764200000000-0"]
+        pattern=r"^([0-9]{1,19}-[0-9]{1,19})?$",
+        description="Only what comes after it; empty: from the beginning.",
+        examples=["1764200000000-0"],
     ),
 ]
 IdempotencyKey = Annotated[
@@ -69,7 +71,7 @@ IdempotencyKey = Annotated[
         examples=["nightly-2026-11-27"],
     ),
 ]
-Value = bool | int | float | str | None
+Value = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | None
 Parameters = Annotated[dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]], Field(max_length=100)]
 
 
@@ -155,12 +157,13 @@ def list_jobs(
     principal: Annotated[Principal, may("jobs.read")],
     state: Annotated[State | None, Query(description="Only jobs in this state.", examples=["running"])] = None,
     kind: Annotated[Kind | None, Query(description="Only jobs of this kind.", examples=["train"])] = None,
-    cursor: Annotated[str, Query(pattern=r"^\d{0,15}$", description="`next` of the page before.", examples=["41"])] = "",
+    cursor: Annotated[str, Query(pattern=r"^[0-9]{0,15}$", description="`next` of the page before.", examples=["41"])] = "",
     limit: Annotated[int, Query(ge=1, le=200, description="How many jobs a page has at most.", examples=[50])] = 50,
 ) -> JobPage:
     """One's own tenant's jobs, the newest first."""
     found, after = parts(request).queue.jobs(principal.tenant, state, kind, int(cursor or 0), limit)
-    return JobPage(jobs=[shown(job) for job in found], next=str(after or ""))
+    seen = [job for job in found if permitted(request, principal, "jobs.read", _thing(job))]
+    return JobPage(jobs=[shown(job) for job in seen], next=str(after or ""))
 
 
 @router.get("/{job}", responses={404: {"description": "There is none of that id"}})
@@ -194,9 +197,8 @@ def show_log(
 @router.delete("/{job}", status_code=202, responses={404: {"description": "There is none of that id"}})
 def cancel_job(job: JobId, request: Request, principal: Annotated[Principal, may("jobs.cancel")]) -> JobState:
     """End a job: at once where it waits, within seconds where it runs, with every process that it has started."""
-    mine = own(request, principal, job)
-    permit(request, principal, "jobs.cancel", Resource("job", job, mine.order.tenant, mine.order.owner))
-    return shown(parts(request).queue.cancel(job) or own(request, principal, job))
+    mine = own(request, principal, job, "jobs.cancel")
+    return shown(parts(request).queue.cancel(job) or mine)
 
 
 def parts(request: HTTPConnection) -> Jobs:
@@ -223,15 +225,20 @@ def submitted(jobs: Jobs, order: Order, key: str) -> tuple[Job, bool]:
         raise Problem(429, str(error), "too-many-jobs", {"Retry-After": str(12 * WAIT)}) from None
 
 
-def own(request: HTTPConnection, principal: Principal, job: str) -> Job:
-    """A job of one's own tenant.
+def own(request: HTTPConnection, principal: Principal, job: str, action: str = "jobs.read") -> Job:
+    """A job that somebody may take an action on: of their own tenant, or shared with them.
 
-    :raises Problem: 404 where there is none, or it is another's, which is none of one's business.
+    :raises Problem: 404 where there is none, or it is out of their reach, which is none of their business; 403 where it is in it.
     """
     found = parts(request).queue.get(job)
-    if found is None or found.order.tenant != principal.tenant:
-        raise Problem(404, f"there is no job {job}; jobs are kept for 30 days after their end")
+    if found is None:
+        raise nothing("job", job)
+    permit(request, principal, action, _thing(found))
     return found
+
+
+def _thing(job: Job) -> Resource:
+    return Resource("job", job.id, job.order.tenant, job.order.owner)
 
 
 def shown(job: Job) -> JobState:

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from finsight.domain.access import Principal
 from finsight.domain.keys import LOCAL, SUBJECT, ApiKey, digest_of, excess, new_id, new_secret, text_of
+from finsight.domain.policy import Resource
 from finsight.service.access import may
 from finsight.service.gate import Credentialing
+from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import Problem, ProblemDocument
 
 DAY = 86400  # seconds
+MOST = 1000  # keys of a tenant, those that have ended in the last 30 days among them
 router = APIRouter(tags=["keys"])
 
 Role = Literal["viewer", "scorer", "trainer", "releaser", "admin"]
@@ -94,7 +97,7 @@ class KeyPage(BaseModel):
     next: str | None
 
 
-@router.post("/keys", status_code=201)
+@router.post("/keys", status_code=201, responses={409: {"model": ProblemDocument}})
 def make_key(asked: KeyRequest, request: Request, principal: Annotated[Principal, may("keys.create")]) -> KeyMade:
     """Make a key."""
     own: Credentialing = request.app.state.parts.own
@@ -105,6 +108,9 @@ def make_key(asked: KeyRequest, request: Request, principal: Annotated[Principal
         expires = min(expires, ends)
     roles, scopes = frozenset(asked.roles), frozenset(asked.scopes)
     _refuse_excess(principal, tenant, roles, scopes, expires, ends)
+    if len(own.keys.page(tenant, None, MOST)) == MOST:  # of those who ask at once some may come through
+        said = f"{tenant} has {MOST} keys, those that have ended within 30 days among them; rotate one rather than make another"
+        raise Problem(409, said, "too-many-keys")
     key = ApiKey(new_id(now), asked.name, tenant, roles, scopes, digest_of(secret), now, expires, principal.subject)
     own.keys.add(key)
     return _made(key, secret)
@@ -125,7 +131,8 @@ def list_keys(
         raise Problem(403, f"{principal.subject} is of the tenant {principal.tenant} and sees its keys alone")
     own: Credentialing = request.app.state.parts.own
     found = own.keys.page(tenant or principal.tenant, cursor, limit + 1)
-    return KeyPage(keys=[KeyAbout(**_about(key)) for key in found[:limit]], next=found[limit - 1].id if len(found) > limit else None)
+    seen = [key for key in found[:limit] if permitted(request, principal, "keys.read", _thing(principal, key))]
+    return KeyPage(keys=[KeyAbout(**_about(key)) for key in seen], next=found[limit - 1].id if len(found) > limit else None)
 
 
 @router.post("/keys/{key_id}/rotate", responses={404: _NO_KEY, 409: {"model": ProblemDocument}})
@@ -137,13 +144,13 @@ def rotate_key(
     now, secret, ends = own.clock(), new_secret(), _ends_of(own, principal)
 
     def rotated(key: ApiKey) -> ApiKey:
-        _own_or_none(key, principal)
+        permit(request, principal, "keys.create", _thing(principal, key))
         _refuse_excess(principal, key.tenant, key.roles, key.scopes, key.expires, ends)
         if now >= key.ends:
             raise Problem(409, f"the key {key_id} has ended; make a new one", "key-ended")
         return key.rotated(digest_of(secret), now, asked.grace_seconds)
 
-    return _made(_own_or_none(own.keys.change(key_id, rotated), principal), secret)
+    return _made(_there(key_id, own.keys.change(key_id, rotated)), secret)
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_class=Response, responses={404: _NO_KEY})
@@ -151,14 +158,23 @@ def revoke_key(key_id: KeyId, request: Request, principal: Annotated[Principal, 
     """End a key, and with it the tokens that were given for it. A second time changes nothing."""
     own: Credentialing = request.app.state.parts.own
     now = own.clock()
-    _own_or_none(own.keys.change(key_id, lambda key: _own_or_none(key, principal).taken_back(now)), principal)
+
+    def revoked(key: ApiKey) -> ApiKey:
+        permit(request, principal, "keys.revoke", _thing(principal, key))
+        return key.taken_back(now)
+
+    _there(key_id, own.keys.change(key_id, revoked))
 
 
-def _own_or_none(key: ApiKey | None, principal: Principal) -> ApiKey:
-    """Another tenant's key is answered as one that is not there."""
-    if key is None or (key.tenant != principal.tenant and principal.tenant != LOCAL):
-        raise Problem(404, "no key of this id")
+def _there(key_id: str, key: ApiKey | None) -> ApiKey:
+    if key is None:
+        raise nothing("key", key_id)
     return key
+
+
+def _thing(principal: Principal, key: ApiKey) -> Resource:
+    """A key as the policy sees it: those of the tenant ``local``, whose service it is, reach every tenant's."""
+    return Resource("key", key.id, None if principal.tenant == LOCAL else key.tenant, key.maker)
 
 
 def _ends_of(own: Credentialing, maker: Principal) -> float | None:

@@ -19,7 +19,7 @@ from finsight.service.access import Gate, anybody, presented
 from finsight.service.front_page import MOST_CHARACTERS, PageRoute, page
 from finsight.service.gone import GoneError
 from finsight.service.model_schemas import Promotion, Rollback
-from finsight.service.permission import admit
+from finsight.service.permission import admit, admit_stranger
 from finsight.service.predict import CLIENT_GONE, PredictRequest, predicted
 from finsight.service.problems import Problem
 from finsight.service.schemas import VersionName
@@ -61,6 +61,7 @@ def show_script() -> Response:
 def sign_in(request: Request, key: Annotated[str, Form(max_length=200)]) -> Response:
     """Exchange a key for a session."""
     ours_alone(request)
+    admit_stranger(request, "session.begin")  # a good key too: each sign-in is kept for hours
     gate: Gate = request.app.state.parts.gate
     principal = gate.principal(replace(presented(request), key=key.strip(), bearer=None))
     if principal is None:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from starlette.requests import HTTPConnection
 
-from finsight.domain.access import Principal
-from finsight.domain.policy import Circumstances, Decision, Resource, decide
+from finsight.domain.access import Principal, neighbourhood
+from finsight.domain.policy import Circumstances, Decision, Resource, about_models, decide
 from finsight.service.asked import asked, changes
 from finsight.service.client_address import client_of
 from finsight.service.problems import Problem
@@ -48,7 +48,7 @@ def admit_at_once(connection: HTTPConnection, principal: Principal, action: str)
 def admit_stranger(connection: HTTPConnection, action: str) -> None:
     """Let anybody into a route that asks for no credential, such as one that hands them out; counted by address. Raises as `admit`."""
     asked(connection).action = action
-    _count(connection, client_of(connection), action)
+    _count(connection, neighbourhood(client_of(connection)), action)
     _ready(connection, action)
 
 
@@ -58,7 +58,7 @@ def refuse_unknown(connection: HTTPConnection, action: str) -> None:
     :raises Problem: 429 where there were too many.
     """
     asked(connection).action = action
-    _count(connection, client_of(connection), UNKNOWN)
+    _count(connection, neighbourhood(client_of(connection)), UNKNOWN)
 
 
 def permit(connection: HTTPConnection, principal: Principal, action: str, resource: Resource | None = None) -> None:
@@ -87,6 +87,9 @@ def nothing(kind: str, name: str) -> Problem:
 
 def _decision(connection: HTTPConnection, principal: Principal, action: str, resource: Resource | None) -> Decision:
     rules = _rules(connection)
+    if resource is None and about_models(action):  # there is one model, so that no route has to find it first
+        name = rules.model()
+        resource = Resource("model", name, model=name)
     return decide(rules.policy.current(), principal, action, Circumstances(datetime.now(UTC), rules.environment), resource)
 
 

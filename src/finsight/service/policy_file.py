@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finsight.domain.policy import ACTIONS, Condition, Grant, Policy, Refusal, Role, Share, covers
+from finsight.domain.policy import ACTIONS, Condition, Grant, Policy, Refusal, Role, Share, about_models, covers
 from finsight.errors import ParamsError
 from finsight.params.file import load_yaml
 
@@ -87,6 +87,15 @@ class _File(_Entry):
     grants: tuple[_Grant, ...] = ()
     refusals: tuple[_Refusal, ...] = ()
     shares: tuple[_Share, ...] = ()
+
+    @model_validator(mode="after")
+    def _models_are_asked_for_where_there_is_one(self) -> Self:
+        lines = {f"grants.{i}": (one.when, one.actions) for i, one in enumerate(self.grants)}
+        lines |= {f"refusals.{i}": (one.when, one.actions) for i, one in enumerate(self.refusals)}
+        for key, (when, actions) in lines.items():
+            if when.models and (others := sorted(one for one in actions if not about_models(one))):
+                raise ValueError(f"{key}.when.models: {others[0]} is about no registered model; models.* and lineage.read are")
+        return self
 
     @model_validator(mode="after")
     def _roles_are_known(self) -> Self:

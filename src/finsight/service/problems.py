@@ -119,7 +119,7 @@ def refusal(request: HTTPConnection, error: FinsightError | Invalid) -> Problem:
 
 
 def add_problems(app: FastAPI) -> None:
-    """Answer every error of the app's by a problem document; one that nobody foresaw says no more than its correlation id."""
+    """Answer every error of the app's that is foreseen by a problem document; finsight.service.unforeseen has the rest."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -132,8 +132,3 @@ def add_problems(app: FastAPI) -> None:
     async def failed(request: Request, error: Invalid | FinsightError) -> JSONResponse:
         found = refusal(request, error)
         return document(request, found.status_code, found.detail, found.kind, found.headers)
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        _LOG.error("%s: unforeseen", request.scope.get(REQUEST_ID), exc_info=error)
-        return document(request, 500, "something unforeseen went wrong; the service's log says what, under the correlation id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finsight.domain.access import neighbourhood
 from finsight.domain.audit import DONE, FAILED, REFUSED, Entry
 from finsight.errors import UnreachableError
 from finsight.service.asked import ASKED, Asked, changes, path_of
@@ -95,34 +97,46 @@ class Recorder:
             if not seen:
                 await self._record(scope, 500)
             raise
+        except asyncio.CancelledError:  # at the end of the service, which waits for nothing more; what was begun in a thread goes on
+            if not seen:
+                _written(scope["app"].state.parts.rules.audit, self._due(scope, 500)[0])
+            raise
 
     def _until_the_end(self, scope: Scope, send: Send) -> Send:
         async def ended(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown"):  # the server waits for nothing that comes later
-                await self._write(scope["app"].state.parts.rules.audit, self._folded.due(time.monotonic()))
+                await run_in_threadpool(_written, scope["app"].state.parts.rules.audit, self._folded.due(time.monotonic()))
             await send(message)
 
         return ended
 
     async def _record(self, scope: Scope, status: int) -> bool:
         """Write what an answer says; whether the answer may be given."""
+        entries, outcome = self._due(scope, status)
+        if not entries:
+            return True
+        return await run_in_threadpool(_written, scope["app"].state.parts.rules.audit, entries) or outcome != DONE
+
+    def _due(self, scope: Scope, status: int) -> tuple[list[Entry], str | None]:
+        """What has to be written with an answer, and what became of its request."""
         found: Asked = scope[ASKED]
         outcome = _outcome(scope, found, status)
         if outcome is None:
-            return True
+            return [], None
         entry = _entry(scope, found, outcome, status)
-        entries = [entry] if outcome != REFUSED else self._folded.add(_kind(found, entry), entry)
-        return await self._write(scope["app"].state.parts.rules.audit, entries) or outcome != DONE
+        return [entry] if outcome != REFUSED else self._folded.add(_kind(found, entry), entry), outcome
 
-    async def _write(self, log: AuditLog, entries: list[Entry]) -> bool:
-        for at, entry in enumerate(entries):
-            try:
-                await run_in_threadpool(log.append, entry)
-            except UnreachableError as error:
-                for left in entries[at:]:
-                    _LOG.error("%s; not recorded: %s", error, json.dumps(asdict(left), ensure_ascii=False))
-                return False
-        return True
+
+def _written(log: AuditLog, entries: list[Entry]) -> bool:
+    """Whether the audit log has taken all of these; the service's own log has the others."""
+    for at, entry in enumerate(entries):
+        try:
+            log.append(entry)
+        except UnreachableError as error:
+            for left in entries[at:]:
+                _LOG.error("%s; not recorded: %s", error, json.dumps(asdict(left), ensure_ascii=False))
+            return False
+    return True
 
 
 def _status(message: Message) -> int | None:
@@ -165,4 +179,4 @@ def _kind(found: Asked, entry: Entry) -> Hashable:
     # Whoever is unknown, or over their limit, can ask for any path, as often as they like.
     path = entry.resource if found.principal and entry.status != 429 else ""
     action = found.action  # without one the entry's carries the path
-    return (entry.who, entry.tenant, entry.address, action, entry.status, path)
+    return (entry.who, entry.tenant, neighbourhood(entry.address), action, entry.status, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from finsight.errors import UnreachableError
@@ -52,6 +53,7 @@ class Rules:
     """The policy, the limits, and the log of what was done and refused.
 
     :param environment: where the service runs, for the policy's conditions.
+    :param model: the registered model, for those too.
     :param max_body: the largest body, in bytes.
     :param max_at_once: requests that are worked on at once.
     """
@@ -62,3 +64,4 @@ class Rules:
     environment: str = "production"
     max_body: int = 32 * 2**20
     max_at_once: int = 512
+    model: Callable[[], str] = lambda: ""

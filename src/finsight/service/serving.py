@@ -23,7 +23,7 @@ from finsight.service.app import create_app
 from finsight.service.backstage import backstage
 from finsight.service.batching import Limits
 from finsight.service.client_address import networks
-from finsight.service.entrance import entrance, house_rules
+from finsight.service.entrance import admins_key, entrance, house_rules
 from finsight.service.following import Follower
 from finsight.service.jobs import Jobs
 from finsight.service.life import Life
@@ -33,6 +33,7 @@ from finsight.service.predictions import Predictions, Served
 from finsight.service.socket_protocol import LARGEST, PING, SocketProtocol
 from finsight.service.sockets import SocketLimits, Sockets
 from finsight.service.uploads import Scoring
+from finsight.service.wire import PatientProtocol
 from finsight.settings import Settings, load_settings
 
 _LOG = logging.getLogger("finsight.service")
@@ -93,7 +94,7 @@ def predictions(
 
     :param keeps: whether results are kept.
     """
-    memory, shared = (bootstrap.memory_results(), bootstrap.shared_results()) if keeps else (None, None)
+    memory, shared = (bootstrap.memory_results(), bootstrap.shared_results(settings)) if keeps else (None, None)
     found = Predictions(load(bundle, bootstrap.version_now(bundle)), meters, limits or Limits(), memory, shared)
     if not bootstrap.follows(bundle):
         return found, (found.running,), lambda: None
@@ -110,6 +111,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     """
     settings = load_settings()
     ways, address = bootstrap.ways_in(settings, host), public_url(settings)  # before anything is loaded
+    admins_key(settings)
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running, promoted = predictions(bundle, settings, meters, keeps=keeps)
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
@@ -144,6 +146,7 @@ def server(parts: Parts, host: str, port: int, notice: float) -> Server:
         create_app(parts),
         host=host,
         port=port,
+        http=PatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
