@@ -117,7 +117,7 @@ def test_a_key_that_is_revoked_closes_what_it_opened(running: Service, way: str)
     revoke(running, key)
     began = time.monotonic()
     events, code, reason = rest(client)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert (events, code) == (told.all(), 4401)
     assert reason == "the credential has expired or was taken back; connect with a good one"
     records = running.http.get("/v1/audit", headers={"X-API-Key": ADMIN}).json()["records"]

@@ -45,7 +45,7 @@ def test_all_that_is_said_of_a_job_comes_live_and_the_socket_ends_with_it(runnin
         told.say({"type": "progress", "step": 1, "steps": 4, "epoch": 1, "loss": 0.5}, {"type": "log", "line": "größer"})
         began = time.monotonic()
         first = [client.recv(timeout=5) for _ in range(5)]
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         told.say({"type": "metrics", "metrics": {"validation_macro_f1": 0.8}, "epoch": 1})
         told.end()
         events, code, reason = rest(client)
@@ -95,12 +95,13 @@ def test_many_sockets_on_a_job_cost_one_thread_and_one_question_at_a_time(runnin
     assert len(feeds) == 1
     with Redis.from_url(redis_server) as admin:
         admin.config_resetstat()
+        began = time.monotonic()
         time.sleep(2)
         told.log("after a silence")
         for client in clients:
             assert "after a silence" in client.recv(timeout=5)
         asked = admin.info("commandstats")["cmdstat_xread"]["calls"]
-    assert asked <= 20  # not 30 times as many
+    assert asked <= 10 + 6 * (time.monotonic() - began)  # not 30 times as many
     told.end()
     assert {rest(client)[1:] for client in clients} == {(1000, "succeeded")}
     until(lambda: running.open() == 0)
@@ -209,14 +210,14 @@ def test_who_reads_slowly_gets_everything_and_who_does_not_read_is_closed(queue:
     told = Told(queue).begin()
     for first in range(0, 3000, 500):
         told.log(*(f"{n} {'x' * 1000}" for n in range(first, first + 500)))
-    with service(parts_with(queue, limits=quick(slow=1.0))) as running:
+    with service(parts_with(queue, limits=quick(slow=3.0))) as running:
         idle = running.connect_narrowly(told.path)
         until(lambda: running.closed(4411) == 1)
         # What it was sent fits into buffers: of 3 MB nothing is kept for it.
         assert metric(running.http, "finsight_socket_messages_total", sender="service") < 1500
         read, code, reason = rest(idle)
         assert (code, read) == (4411, told.all()[: len(read)])
-        assert reason == "nothing was taken for 1 s; read faster, or ask for less"
+        assert reason == "nothing was taken for 3 s; read faster, or ask for less"
         slow = running.connect_narrowly(told.path)
         for event in told.all():
             assert json.loads(slow.recv(timeout=5)) == event
@@ -226,7 +227,7 @@ def test_who_reads_slowly_gets_everything_and_who_does_not_read_is_closed(queue:
 
 
 def test_a_peer_that_answers_no_ping_is_closed(queue: RedisQueue) -> None:
-    with service(parts_with(queue), ping=0.3) as running:
+    with service(parts_with(queue), ping=1.0) as running:
         alive = running.connect(Told(queue).path)  # its library answers
         dead = running.raw(Told(queue).path)
         until(lambda: running.open() == 1)
@@ -234,7 +235,7 @@ def test_a_peer_that_answers_no_ping_is_closed(queue: RedisQueue) -> None:
         while more := dead.recv(4096):
             said += more
         assert b"\x03\xf3keepalive ping timeout" in said  # 1011
-        time.sleep(1)
+        time.sleep(2.5)
         assert running.open() == 1
         alive.close()
         dead.close()

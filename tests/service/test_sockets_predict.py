@@ -311,13 +311,13 @@ def test_a_service_with_too_much_to_do_says_so_for_the_message(model: Lengths) -
 
 def test_one_that_says_nothing_is_closed(model: Lengths) -> None:
     with service(parts_around(model)) as running:
-        running.parts.sockets.limits = quick(idle=0.6)
+        running.parts.sockets.limits = quick(idle=1.5)
         with running.connect(PATH, SCORER) as client:
             for n in range(4):
-                time.sleep(0.3)
+                time.sleep(0.5)
                 client.send(ask(n, "x"))
                 client.recv(timeout=5)
-            assert rest(client) == ([], 4408, "no message came for 0.6 s; connect again when there is one")
+            assert rest(client) == ([], 4408, "no message came for 1.5 s; connect again when there is one")
 
 
 def test_the_end_of_the_service_comes_after_the_answers_that_it_owes(running: Service, model: Lengths) -> None:

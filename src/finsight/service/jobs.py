@@ -26,7 +26,6 @@ LOG_LINES = 1000  # of one answer
 _JSON_LINES = "application/jsonl"
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_CURSOR = "1764200000000-0"
 _ID = "0d5c1f5a2b7e4e0c9f3b8a6d4c2e1f00"
 _EXAMPLE: dict[str, Any] = {
     "id": _ID,
