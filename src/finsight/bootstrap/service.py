@@ -1,4 +1,4 @@
-"""What the service keeps in Redis, and whom it believes: chosen by the settings."""
+"""What the service keeps in Redis and beside it, and whom it believes: chosen by the settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from finsight.bootstrap.pipeline import load_params
 from finsight.bootstrap.versions import MODEL_URI, bundle_folder, named_version, version_folder
+from finsight.domain.artifacts import Bounds
 from finsight.errors import ParamsError
 from finsight.settings import Settings, load_settings, project_root
 
@@ -243,7 +244,6 @@ def artifact_store() -> ArtifactStore:
     """
     from finsight.adapters.folder_artifacts import FolderArtifacts
     from finsight.adapters.s3_artifacts import S3Artifacts
-    from finsight.domain.artifacts import Bounds
 
     settings = load_settings()
     bounds = Bounds(settings.objects_days, settings.objects_size)
@@ -266,6 +266,6 @@ def repository_jobs(
 
 def gpus() -> list[str]:
     """GPUs that a worker here may give to its jobs."""
-    from finsight.adapters.gpus import gpus
+    from finsight.adapters import gpus
 
-    return gpus()
+    return gpus.gpus()
