@@ -80,7 +80,7 @@ def key_name(token: str) -> str | None:
     """The name of the key that a token of ours says it was signed with; None where it is another's."""
     try:
         header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, RecursionError):  # the last of a header nested a thousand deep
+    except jwt.PyJWTError:
         return None
     name = str(header.get("kid"))
     return name if header.get("typ") == _TYPE and _NAME.fullmatch(name) else None
