@@ -26,9 +26,9 @@ class Parts:
     :param own: makes the service's own credentials.
     :param proxies: networks whose word for a client's address is taken.
     :param jobs: None where the service has none.
+    :param sessions: who has signed in to the page; there is no signing in without.
     :param scoring: None where the service keeps no tables.
     :param promoted: is told, from any thread, when an alias was moved here.
-    :param sessions: who has signed in to the page; there is no signing in without.
     :param slots: for comparisons and verifications.
     :param running: each is entered when the service starts and left when it ends, in the reverse order.
     """
@@ -39,9 +39,9 @@ class Parts:
     own: Credentialing
     proxies: tuple[Network, ...] = ()
     jobs: Jobs | None = None
+    sessions: Sessions | None = None
     scoring: Scoring | None = None
     promoted: Callable[[], None] = lambda: None
-    sessions: Sessions | None = None
     slots: Slots = field(default_factory=Slots)
     meters: Meters = field(default_factory=Meters)
     life: Life = field(default_factory=Life)

@@ -107,9 +107,9 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
             own,
             proxies,
             jobs,
-            scoring,
-            promoted,
             released.sessions(url),
+            scoring=scoring,
+            promoted=promoted,
             meters=meters,
             running=running,
         )
