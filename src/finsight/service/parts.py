@@ -28,9 +28,9 @@ class Parts:
     :param own: makes the service's own credentials.
     :param proxies: networks whose word for a client's address is taken.
     :param jobs: None where the service has none.
+    :param sessions: who has signed in to the page; there is no signing in without.
     :param scoring: None where the service keeps no tables.
     :param promoted: is told, from any thread, when an alias was moved here.
-    :param sessions: who has signed in to the page; there is no signing in without.
     :param sign_in: at an issuer; None where that is not set up.
     :param public_url: where browsers reach the service; empty where that is not said.
     :param slots: for comparisons and verifications.
@@ -43,9 +43,9 @@ class Parts:
     own: Credentialing
     proxies: tuple[Network, ...] = ()
     jobs: Jobs | None = None
+    sessions: Sessions | None = None
     scoring: Scoring | None = None
     promoted: Callable[[], None] = lambda: None
-    sessions: Sessions | None = None
     sign_in: SignIn | None = None
     public_url: str = ""
     slots: Slots = field(default_factory=Slots)
