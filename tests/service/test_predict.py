@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from conftest import LABELS, Project
 from finsight.bundle import bundle_digest
@@ -147,3 +149,19 @@ def test_on_sigterm_it_says_so_answers_what_it_took_and_ends_with_0(finished: Pr
         assert process.wait(30) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{client.base_url}/readyz")
+
+
+def test_on_sigterm_a_socket_is_told_so_and_the_process_ends_with_0(finished: Project) -> None:
+    with serving(finished.root) as (client, process):
+        url = f"ws://127.0.0.1:{client.base_url.port}/v1/ws/predict"
+        with connect(url, additional_headers=HEADERS, proxy=None) as opened:
+            opened.send(json.dumps({"id": 1, "text": TEXTS[0]}))
+            posted = client.post("/v1/predict", json={"texts": TEXTS[:1]}).json()
+            assert json.loads(opened.recv(timeout=20)) == {"id": 1, "model": posted["model"], "prediction": posted["predictions"][0]}
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                opened.recv(timeout=20)
+        assert closed.value.rcvd
+        assert closed.value.rcvd.code == 1012
+        client.close()
+        assert process.wait(30) == 0

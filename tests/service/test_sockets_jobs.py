@@ -138,6 +138,21 @@ def test_the_same_socket_ends_once_the_job_is_looked_at(running: Service, queue:
         assert rest(early) == ([], 1000, "succeeded")
 
 
+def test_who_falls_behind_what_is_kept_reads_the_queue(running: Service, queue: RedisQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_feed, "KEPT", 3)
+    told = Told(queue).begin()
+    with running.connect(told.path) as client:
+        for _ in range(2):
+            client.recv(timeout=5)
+        for first in range(0, 300, 50):
+            told.log(*(f"{n}" for n in range(first, first + 50)))
+            time.sleep(0.1)
+        told.end()
+        events, code, _ = rest(client)
+    assert code == 1000
+    assert events == told.all()[2:]
+
+
 @pytest.mark.parametrize(
     ("path", "key", "status", "says"),
     [
