@@ -110,6 +110,7 @@ def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clo
         clone("dvc", "checkout", "-q")
 
 
+@pytest.mark.long
 def test_a_running_experiment_is_followed_from_another_terminal(clone: Clone) -> None:
     curves = clone.root / "reports/plots/curves.csv"
     running = subprocess.Popen(

@@ -346,6 +346,7 @@ def test_a_champion_that_tells_too_little_does_not_stop_a_registration(finished:
     assert client.get_run(found["run"]).data.tags["verdict"].startswith("not compared with version 1: run ")
 
 
+@pytest.mark.long
 def test_training_survives_a_tracker_that_does_not_answer(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
     project.env["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"

@@ -80,7 +80,7 @@ def wait_for_a_step(project: Project, process: subprocess.Popen[str], step: int)
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_run_that_is_ended_goes_on_to_the_same_weights(
     prepared: Project, copy_of: Callable[[Project], Project], with_signal: signal.Signals
 ) -> None:
@@ -115,7 +115,8 @@ def test_a_run_with_other_parameters_does_not_go_on_from_it(prepared: Project, c
     assert steps(project)[0]["step"] == 1
 
 
-@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("sharded", [False, True])
 def test_two_processes_do_what_one_does_with_twice_the_accumulation(
     prepared: Project, copy_of: Callable[[Project], Project], sharded: bool
 ) -> None:
@@ -185,6 +186,7 @@ def test_sigterm_ends_two_processes_with_one_line(prepared: Project, copy_of: Ca
     assert len(states(project)) == 1
 
 
+@pytest.mark.long
 def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(prepared)
     project.set(train__threads=1, train__launch__processes=2, train__lr=1e30, train__max_grad_norm=1e30)
