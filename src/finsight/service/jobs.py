@@ -71,7 +71,10 @@ IdempotencyKey = Annotated[
     ),
 ]
 Value = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | None
-Parameters = Annotated[dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]], Field(max_length=100)]
+Parameters = Annotated[
+    dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]],
+    Field(max_length=100, json_schema_extra={"additionalProperties": False}),
+]
 
 
 @dataclass(frozen=True, slots=True)

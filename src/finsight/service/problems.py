@@ -10,9 +10,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import compile_path
 
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError, RefusedError, UnreachableError
 from finsight.service.envelope import REQUEST_ID
@@ -126,9 +128,22 @@ def add_problems(app: FastAPI) -> None:
         more = getattr(error, "more", None)
         return document(request, error.status_code, str(error.detail), getattr(error, "kind", None), error.headers, more)
 
+    @app.exception_handler(405)
+    async def not_allowed(request: Request, _: HTTPException) -> JSONResponse:
+        methods = ", ".join(sorted(_methods(app, request.url.path)))
+        return document(request, 405, f"this path takes {methods}", headers={"Allow": methods})
+
     @app.exception_handler(WebSocketRequestValidationError)
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(FinsightError)
     async def failed(request: Request, error: Invalid | FinsightError) -> JSONResponse:
         found = refusal(request, error)
         return document(request, found.status_code, found.detail, found.kind, found.headers)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """What a path may be asked by, a concrete one before those with parameters. Starlette's own answer knows the first route alone that
+    fits it."""
+    fitting = [route for route in iter_route_contexts(app.routes) if compile_path(str(route.path))[0].match(path)]
+    concrete = [route for route in fitting if route.path == path]
+    return {method for route in concrete or fitting for method in getattr(route, "methods", None) or ()}
