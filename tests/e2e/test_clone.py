@@ -77,6 +77,7 @@ def test_what_the_extension_for_vs_code_asks_for(clone: Clone) -> None:
     assert not status.get("not_in_cache")
 
 
+@pytest.mark.long
 def test_an_experiment_is_shown_compared_applied_and_makes_no_version(clone: Clone) -> None:
     try:
         output = clone("dvc", "exp", "run", "-n", "slow", "-S", "train.lr=3e-5")

@@ -122,7 +122,8 @@ def test_equal_models_are_rarely_called_different_and_a_real_difference_is_found
     assert all(share >= 0.35 for share in power.values())
 
 
-@pytest.mark.parametrize("moved", [6, pytest.param(12, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("moved", [6, 12])
 def test_models_that_err_alike_are_rarely_called_different_too(moved: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Two fine-tunes of one backbone: on 970 rows they part on a handful, either being right as often."""
     rng = np.random.default_rng(moved)
