@@ -1,6 +1,6 @@
 """A hook of Schemathesis's: each case comes from an address of its own."""
 
-import random
+import secrets
 from typing import Any
 
 import schemathesis
@@ -8,4 +8,5 @@ import schemathesis
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    case.headers["X-Forwarded-For"] = f"10.{random.randrange(256)}.{random.randrange(256)}.{random.randrange(256)}"
+    # Not by `random`, which Hypothesis seeds anew for each case.
+    case.headers["X-Forwarded-For"] = ".".join(["10", *(str(secrets.randbelow(256)) for _ in range(3))])

@@ -53,6 +53,8 @@ class RedisAuditLog:
 
     def latest(self, before: int | None, limit: int) -> list[Record]:
         """See :class:`finsight.service_ports.AuditLog`."""
+        if before == 0:  # Redis takes it for an error
+            return []
         end = "+" if before is None else f"({before}-0"
         with _reachable():
             found: Any = self._redis.xrevrange(KEY, max=end, count=limit)
