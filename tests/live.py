@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -80,15 +81,21 @@ def live(redis_url: str, port: int = 0, jobs: Jobs | None = None, **settings: An
     proxies, address = networks(chosen.trusted_proxies), public_url(chosen)
     app = create_app(Parts(gate=gate, rules=held_to, own=own, proxies=proxies, jobs=jobs, public_url=address, **page, **predicting()))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="debug", log_config=None, proxy_headers=False))
+    with at_work(server) as at, httpx.Client(base_url=f"http://127.0.0.1:{at}", timeout=30) as http:
+        yield Live(http, own, app)
+
+
+@contextmanager
+def at_work(server: uvicorn.Server) -> Iterator[int]:
+    """A server in a thread; its port."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            yield Live(http, own, app)
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
-        server.should_exit = True
+        server.handle_exit(signal.SIGTERM, None)
         thread.join(20)
+        assert not thread.is_alive()

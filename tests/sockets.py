@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from finsight.service.parts import Parts
 from finsight.service.serving import Server, server
 from finsight.service.sockets import SocketLimits, Sockets
 from finsight.service_ports import Ending, Lease, Outcome
+from live import at_work
 from serving import metric
 
 TRAINER = "ann:acme:trainer"
@@ -92,19 +92,8 @@ def service(parts: Parts, ping: float = 20.0) -> Iterator[Service]:
     """Run parts as ``finsight serve`` does, but for the signal."""
     made = server(parts, "127.0.0.1", 0, 0.0)
     made.config.ws_ping_interval = made.config.ws_ping_timeout = ping
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    try:
-        while not made.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = made.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            yield Service(made, parts, port, http)
-    finally:
-        made.handle_exit(signal.SIGTERM, None)
-        thread.join(20)
-        assert not thread.is_alive()
+    with at_work(made) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        yield Service(made, parts, port, http)
 
 
 def parts_with(queue: RedisQueue | None = None, allowance: str = PLENTY, limits: SocketLimits | None = None, **given: Any) -> Parts:
