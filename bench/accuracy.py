@@ -41,6 +41,7 @@ TWITTER = {
 OTHER = "what was trained on the other corpus"
 BASE = {"backbone": "mpnet", "lr": 3.0e-5, "epochs": 3}
 TAUGHT = {"teacher": "mpnet", "epochs": 6}
+LONG = {"r_drop": 0.5, "epochs": 10, "batch_tokens": 512, "label_smoothing": 0.0, "weight_decay": 0.05}
 HALF = {"seed": 42, "frozen_layers": 7}
 # What differs from params.yaml's `train`; `teacher` rows read the other corpus's texts without their labels, OTHER trains on it first.
 ROWS: dict[str, dict[str, Any]] = {
@@ -69,7 +70,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "half the heads": {"prune": {"heads": 0.5}},
     "half the feed-forward width": {"prune": {"feed_forward": 0.5}},
     "half the weights zero": {"prune": {"magnitude": 0.5}},
+    "R-Drop 0.5, 10 epochs of 512-token batches": LONG,
     "mpnet": BASE,
+    "mpnet, R-Drop 0.5, 4 epochs": BASE | {"epochs": 4, "r_drop": 0.5, "layer_decay": 0.95, "label_smoothing": 0.0, "ema": 0.98},
     "mpnet, 7 of 13 levels frozen": BASE | {"frozen_layers": 7},
 }
 
@@ -157,7 +160,9 @@ def changed(params: Params, changes: dict[str, Any]) -> dict[str, Any]:
 def recipe(changes: dict[str, Any]) -> str:
     """The digest of what a run's outcome depends on in params.yaml."""
     params = bootstrap.load_params()
-    unheard = {"seed", "save_every", "launch", "device", "threads"} | (set() if changes.get("teacher") else {"distillation"})
+    unheard = {"seed", "save_every", "launch", "device", "threads", "determinism", "precision"} | (
+        set() if changes.get("teacher") else {"distillation"}
+    )
     unheard |= set() if PruneParams.model_validate(changed(params, changes)["prune"]).on else {"prune"}
     train = {key: value for key, value in changed(params, changes).items() if key not in unheard}
     return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
@@ -176,10 +181,13 @@ def kept() -> list[dict[str, Any]]:
 
 def table() -> None:
     """Print the mean over the seeds of each row whose recipe is today's."""
-    click.echo(f"{'corpus':<12}{'row':<64}{'seeds':>6}{'accuracy':>16}{'macro-F1':>16}{'full agr.':>11}{'val. F1':>9}{'s a run':>9}")
+    click.echo(
+        f"{'corpus':<12}{'row':<64}{'device':<7}{'seeds':>6}{'accuracy':>16}{'macro-F1':>16}{'full agr.':>11}{'val. F1':>9}{'s a run':>9}"
+    )
     for which in ("phrasebank", "twitter"):
-        for (name, changes), texts in product(ROWS.items(), (False, True)):
-            found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"], r["texts"]) == (which, name, recipe(changes), texts)]
+        for (name, changes), texts, device in product(ROWS.items(), (False, True), ("cpu", "cuda")):
+            key = (which, name, recipe(changes), texts, device)
+            found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"], r["texts"], r["device"]) == key]
             if found:
                 if texts and "teacher" in changes:
                     name += ", other corpus's texts"
@@ -190,7 +198,7 @@ def table() -> None:
                 }
                 full = [r["full_agreement"] for r in found if r["full_agreement"] is not None]
                 click.echo(
-                    f"{which:<12}{name:<64}{len(found):>6}{spread['accuracy']:>16}{spread['macro_f1']:>16}"
+                    f"{which:<12}{name:<64}{device:<7}{len(found):>6}{spread['accuracy']:>16}{spread['macro_f1']:>16}"
                     f"{f'{mean(full):.3f}' if full else '-':>11}{mean(r['validation_macro_f1'] for r in found):>9.3f}"
                     f"{mean(r['seconds'] for r in found):>9.0f}"
                 )

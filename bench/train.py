@@ -10,10 +10,12 @@ the share of the chip's own bf16 matrix rate that the steps reach.
 """
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ from finsight.pipeline.tables import read_rows
 from finsight.pipeline.train import read_data
 
 BATCH = 32
+EPOCHS = 4  # on a GPU; our first one sets up, and records
+PEERS = 4_000  # sentences that a peer learns from on a GPU: its rate does not depend on their number
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "embeddings frozen": {"frozen_layers": 1},
@@ -62,16 +66,18 @@ def prepared(corpora: list[str]) -> Iterator[Path]:
 
 
 class Clock:
-    """An observer: seconds spent in steps, not in validation."""
+    """An observer: seconds spent in steps, not in validation; of all epochs and of the last one."""
 
     def __init__(self) -> None:
-        self.seconds, self._since = 0.0, time.perf_counter()
+        self.seconds, self.last, self._epoch, self._since = 0.0, 0.0, 1, time.perf_counter()
 
     def __call__(self, progress: Progress) -> None:
         """Stop the clock at a step, and start it again."""
         now = time.perf_counter()
         if not progress.metrics:
             self.seconds += now - self._since
+            self.last = (self.last if progress.epoch == self._epoch else 0.0) + now - self._since
+            self._epoch = progress.epoch
         self._since = now
 
 
@@ -183,12 +189,33 @@ def flops(config: Any, lengths: np.ndarray) -> float:
     return 3 * float(products + attention)
 
 
+KINDS = {
+    "matrix products": "gemm|nvjet|cutlass|cublas|splitK|s16816|sm90_xmma",
+    "attention": "fmha|flash|attention|attn",
+    "optimiser and average": "multi_tensor|adam|lerp|foreach",
+    "norms and softmax": "layer_norm|LayerNorm|GammaBeta|softmax|Softmax",
+    "dropout": "dropout|philox|distribution",
+    "copies and casts": "copy|Memcpy|Memset|cat|transpose",
+    "embeddings": "embedding|index|scatter|gather|radix|Sort|scan",
+}
+
+
+def breakdown(events: Any) -> dict[str, float]:
+    """Milliseconds of the device by kind of kernel, of a profiler's events."""
+    found = dict.fromkeys([*KINDS, "other (activations, sums)"], 0.0)
+    for event in events:
+        if event.device_type == torch.autograd.DeviceType.CUDA and event.device_time:
+            kind = next((name for name, words in KINDS.items() if re.search(words, event.name)), "other (activations, sums)")
+            found[kind] += event.device_time / 1e3
+    return found
+
+
 def on_device(device: torch.device, budgets: list[int], config: Any, rows: int) -> list[dict[str, Any]]:
     """A random model on random sentences of PhraseBank's lengths: sentences a second beside the peers, and the share of the chip."""
     from transformers import AutoModelForSequenceClassification
 
     labels = ["negative", "neutral", "positive"]
-    recipe = bootstrap.load_params().train.model_copy(update={"epochs": 2, "determinism": "fast", "ema": 0.99})
+    recipe = bootstrap.load_params().train.model_copy(update={"epochs": EPOCHS, "determinism": "fast", "ema": 0.99})
     rng = np.random.default_rng(0)
     lengths = np.clip(np.exp(rng.normal(3.25, 0.45, rows)), 5, 128).astype(int)  # PhraseBank in word pieces: median 26, mean 29
     ids = [rng.integers(1000, config.vocab_size, n).astype(np.int32) for n in lengths]
@@ -204,21 +231,37 @@ def on_device(device: torch.device, budgets: list[int], config: Any, rows: int) 
         folder = Path(name)
         torch.manual_seed(0)
         AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        few = replace(data, train=Rows(ids[:PEERS], labelled.labels[:PEERS]))
+        theirs(few, data.validation, labels, folder, 1, 0)  # what a first run sets up is nobody's
         peers = {
-            "trainer-defaults": theirs(data, data.validation, labels, folder, 1, 0)[0],
-            "trainer-tuned": theirs(data, data.validation, labels, folder, 1, 0, bf16=True, train_sampling_strategy="group_by_length")[0],
+            "trainer-defaults": theirs(few, data.validation, labels, folder, 1, 0)[0],
+            "trainer-tuned": theirs(few, data.validation, labels, folder, 1, 0, bf16=True, train_sampling_strategy="group_by_length")[0],
         }
         for budget in budgets:
+            model = load_model(folder, labels, "sdpa", new_head=True).to(device)
             clock = Clock()
-            model = load_model(folder, labels, "sdpa", new_head=True)
             fit(model, data, recipe.model_copy(update={"batch_tokens": budget}), hardware, lambda *_: {"macro_f1": 0.0}, [clock])
-            ours = 2 * rows / clock.seconds
-            share = 2 * flops(config, lengths) / clock.seconds / rate
-            click.echo(f"{budget:>7} tokens a step: {ours:9.1f} sentences/s, {share:.1%} of the chip's bf16 matrix rate")
+            ours = EPOCHS * rows / clock.seconds
+            share, steady = (flops(config, lengths) / seconds / rate for seconds in (clock.seconds / EPOCHS, clock.last))
+            click.echo(
+                f"{budget:>7} tokens a step: {ours:9.1f} sentences/s, {share:.1%} of the chip's bf16 matrix rate; "
+                f"{rows / clock.last:.1f}/s and {steady:.1%} in the last epoch"
+            )
+            if device.type == "cuda":
+                with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+                    started = now(device)
+                    fit(
+                        model, data, recipe.model_copy(update={"batch_tokens": budget, "epochs": 2}), hardware, lambda *_: {"macro_f1": 0.0}
+                    )
+                    wall = 1e3 * (now(device) - started)
+                kinds = breakdown(profiler.events())
+                click.echo(f"{'':>10}the device is busy for {sum(kinds.values()) / wall:.0%} of a profiled run, validation included:")
+                for kind, ms in sorted(kinds.items(), key=lambda item: -item[1]):
+                    click.echo(f"{'':>10}{kind:<28}{ms / sum(kinds.values()):6.1%}")
             for peer, rate_ in peers.items():
                 click.echo(f"{'':>10}{ours / rate_:.2f}x {peer} ({rate_:.1f}/s)")
                 same = {"name": f"{budget} tokens a step", "peer": peer, "ours": ours, "theirs": rate_, "unit": "sentences/s"}
-                found.append(same | {"ratio": ours / rate_, "share_of_matrix_rate": share})
+                found.append(same | {"ratio": ours / rate_, "share_of_matrix_rate": share, "last_epoch": steady})
     return found
 
 

@@ -1,6 +1,7 @@
 """The loop on a tiny random model: it learns, keeps the best epoch, and repeats itself exactly."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from conftest import LABELS, shipped_params
 from finsight.domain.labels import confidence, targets
 from finsight.errors import ParamsError, StoppedError
+from finsight.modeling import gradients, replay
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
@@ -21,6 +23,7 @@ from finsight.modeling.frozen import FrozenLayers
 from finsight.modeling.inference import predict
 from finsight.modeling.losses import Push, hooked, soft_cross_entropy
 from finsight.modeling.optimisation import average, parameter_groups, share_of_peak
+from finsight.modeling.replay import Replay
 from finsight.modeling.resume import Keeper
 from finsight.modeling.training import Fitted, Progress, fit
 from finsight.params.train import TrainParams
@@ -356,3 +359,27 @@ def test_a_damaged_state_is_no_state(tiny_backbone: Path, tmp_path: Path) -> Non
     path = tmp_path / "state.safetensors"
     path.write_bytes(b"not safetensors")
     assert Keeper(path, 0.0).load() is None
+
+
+def test_recorded_passes_learn_what_plain_ones_do(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done around a recording, which itself needs a GPU (test_gpu.py): here it plays by running."""
+    plain, fitted, _ = run(tiny_backbone, dropout=0.0)
+    played: list[int] = []
+
+    def record(self: Replay, own: Sequence[torch.Tensor]) -> Callable[[], None]:
+        def play() -> None:
+            played.append(len(own[0]))
+            self._passes(*own)
+
+        return play
+
+    monkeypatch.setattr(Replay, "record", record)
+    monkeypatch.setattr(replay, "MULTIPLE", 1)
+    monkeypatch.setattr(gradients, "MULTIPLE", 1)
+    monkeypatch.setattr(gradients, "recordable", lambda *_: True)
+    recorded, again, _ = run(tiny_backbone, dropout=0.0)
+    assert len(played) > 20
+    assert len(set(played)) <= 8, "as many rows as a width has, whatever the batch"
+    for mine, theirs in zip(recorded.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-3)
+    assert again.epochs[-1]["train_loss"] == pytest.approx(fitted.epochs[-1]["train_loss"], rel=1e-3)

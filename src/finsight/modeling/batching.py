@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Rows are sorted by length within windows of this many rows: wide enough that a batch's lengths are close, narrow enough that
-# the order of an epoch stays random. On PhraseBank the padding left over is about 3 %.
-SORT_WINDOW = 1024
+# the order of an epoch stays random. On PhraseBank the padding left over is about 3 %. Where a batch is a large part of such a window,
+# the one that reaches into the next would be mostly padding: then a window is this many batches.
+SORT_WINDOW, WINDOW_BATCHES = 1024, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def batches(lengths: NDArray[np.int64], budget: int, rng: np.random.Generator | 
         order = np.argsort(-lengths, kind="stable")
     else:
         order = rng.permutation(len(lengths))
-        windows = [order[i : i + SORT_WINDOW] for i in range(0, len(order), SORT_WINDOW)]
+        window = max(SORT_WINDOW, int(WINDOW_BATCHES * budget / max(1.0, lengths.mean()))) if len(lengths) else SORT_WINDOW
+        windows = [order[i : i + window] for i in range(0, len(order), window)]
         order = np.concatenate([w[np.argsort(-lengths[w], kind="stable")] for w in windows]) if windows else order
     found, start = [], 0
     while start < len(order):
@@ -67,9 +69,17 @@ def batches(lengths: NDArray[np.int64], budget: int, rng: np.random.Generator | 
     return [found[i] for i in rng.permutation(len(found))] if rng is not None else found
 
 
-def collate(ids: Sequence[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids and attention mask, both (rows, longest) int64, padded on the right."""
-    longest = max(len(row) for row in ids)
+def rounded(lengths: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    """Lengths, each up to the next multiple."""
+    return -(-lengths // multiple) * multiple
+
+
+def collate(ids: Sequence[NDArray[np.int32]], pad_id: int, longest: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and attention mask, both (rows, longest) int64, padded on the right.
+
+    :param longest: at least so many tokens wide.
+    """
+    longest = max(longest, *(len(row) for row in ids))
     tokens = np.full((len(ids), longest), pad_id, dtype=np.int64)
     mask = np.zeros((len(ids), longest), dtype=np.int64)
     for i, row in enumerate(ids):

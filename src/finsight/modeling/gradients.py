@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from finsight.modeling.batching import Data, collate
+from finsight.modeling.batching import Data, collate, rounded
 from finsight.modeling.device import Hardware
 from finsight.modeling.frozen import FrozenLayers
 from finsight.modeling.inference import to_device
 from finsight.modeling.losses import Push, soft_cross_entropy
 from finsight.modeling.optimisation import freeze, frozen_at
+from finsight.modeling.replay import MULTIPLE, Replay, recordable
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
@@ -30,6 +31,13 @@ class Gradients:
         self._model, self._data, self._recipe, self._hardware = model, data, recipe, hardware
         self._divided = divided
         self._frozen: FrozenLayers | None = None
+        plain = not (divided or recipe.adversarial or recipe.gradient_checkpointing)
+        self.replayed = plain and recordable(model, hardware.device)
+        """Whether passes are recorded and played again: gradients have to stay where they are in memory."""
+        lengths = np.array([len(row) for row in data.train.ids], dtype=np.int64)
+        self.widths = np.minimum(rounded(lengths, MULTIPLE), lengths.max(initial=0)) if self.replayed else lengths
+        """Tokens that each training row takes in a batch (n,)."""
+        self._replay: Replay | None = None
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.dtype == torch.float16)
         self.total = torch.zeros((), device=hardware.device)
         """Summed loss of the rows since it was last set to zero, in this process."""
@@ -40,15 +48,18 @@ class Gradients:
         :param some: rows to try on whether frozen layers can be left out of the passes.
         """
         layers = frozen_at(self._recipe, epoch)
+        changed = epoch == 0 or layers != frozen_at(self._recipe, epoch - 1)
         freeze(self._model, layers)
         self._model.train()
         if not layers:
             self._frozen = None
-        elif self._frozen is None or layers != frozen_at(self._recipe, epoch - 1):
+        elif self._frozen is None or changed:
             found = FrozenLayers(self._model, layers)
-            self._frozen = found if not self._divided and found.fits(*self._batch(some)) else None
+            self._frozen = found if not self._divided and found.fits(*self._batch(some, 0)) else None
             if self._frozen:
                 self._frozen.keep(self._data.train.ids, self._data.pad_id, 4 * self._recipe.batch_tokens, self._hardware)
+        if self.replayed and (changed or self._replay is None):
+            self._replay = None if self._frozen else Replay(self._learn)
 
     def add(self, rows: NDArray[np.int64], weight: float, scale: float) -> None:
         """Add the gradients of a batch, and of the same batch pushed against them if the recipe says so.
@@ -56,10 +67,30 @@ class Gradients:
         :param weight: of the batch's loss; 0 runs the passes, which other processes may wait for, and adds nothing.
         :param scale: multiplies the gradients but not the loss that is reported.
         """
-        tokens, mask = self._batch(rows)
-        target, weights = to_device(self._hardware.device, self._data.targets[rows], np.float32(weight) * self._data.weights[rows])
+        ours = np.float32(weight) * self._data.weights[rows]
+        width = int(self.widths[rows].max())
+        if self._replay and self._replay.again(width):
+            more = max(1, self._recipe.batch_tokens // width) - len(rows)  # that weigh nothing
+            rows, ours = np.append(rows, np.repeat(rows[:1], more)), np.append(ours, np.zeros(more, dtype=np.float32))
+        tokens, mask = self._batch(rows, width if self._replay else 0)
+        target, weights = to_device(self._hardware.device, self._data.targets[rows], ours)
+        if self._replay:
+            self._replay(width, [tokens, mask, target, weights, *to_device(self._hardware.device, np.array(scale, dtype=np.float32))])
+            return
         with self._hardware.autocast():
             hidden = self._frozen.hidden(rows, tokens, mask) if self._frozen else None
+        self._learn(tokens, mask, target, weights, scale, hidden)
+
+    def _learn(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        target: torch.Tensor,
+        weights: torch.Tensor,
+        scale: torch.Tensor | float,
+        hidden: torch.Tensor | None = None,
+    ) -> None:
+        """The passes of a batch on the device; see :meth:`add`."""
         passes = 2 if self._recipe.r_drop else 1
         scale = scale / (2 if self._recipe.adversarial else 1)
 
@@ -87,5 +118,5 @@ class Gradients:
                 found = self._model(input_ids=tokens, attention_mask=mask).logits
         return found
 
-    def _batch(self, rows: NDArray[np.int64]) -> list[torch.Tensor]:
-        return to_device(self._hardware.device, *collate([self._data.train.ids[i] for i in rows], self._data.pad_id))
+    def _batch(self, rows: NDArray[np.int64], width: int) -> list[torch.Tensor]:
+        return to_device(self._hardware.device, *collate([self._data.train.ids[i] for i in rows], self._data.pad_id, width))

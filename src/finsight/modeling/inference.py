@@ -29,5 +29,6 @@ def predict(
 
 
 def to_device(device: torch.device, *arrays: NDArray[Any]) -> list[torch.Tensor]:
-    """The arrays as tensors."""
-    return [torch.from_numpy(a).to(device, non_blocking=True) for a in arrays]
+    """The arrays as tensors; a GPU fetches them itself, while the host goes on."""
+    tensors = [torch.from_numpy(a) for a in arrays]
+    return [t.pin_memory().to(device, non_blocking=True) for t in tensors] if device.type == "cuda" else tensors

@@ -138,12 +138,12 @@ class _Run:
             )
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
         self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
-        lengths = np.array([len(row) for row in self.data.train.ids], dtype=np.int64)
         a_step = recipe.accumulation * self.world.size
+        widths, seeds = self.gradients.widths, [[recipe.seed, e] for e in range(recipe.epochs)]
         # A step's batches go to the processes in turn; what is missing in the last step is made up by batches that weigh nothing.
         self.plan = [
             [epoch[i : i + a_step] for i in range(0, len(epoch), a_step)]
-            for epoch in (batches(lengths, recipe.batch_tokens, np.random.default_rng([recipe.seed, e])) for e in range(recipe.epochs))
+            for epoch in (batches(widths, recipe.batch_tokens, np.random.default_rng(seed)) for seed in seeds)
         ]
         self.steps = sum(len(epoch) for epoch in self.plan)
 
@@ -206,7 +206,7 @@ class _Run:
         nn.utils.clip_grad_norm_(learning, self.recipe.max_grad_norm)
         self.gradients.scaler.step(self.optimizer)
         self.gradients.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.gradients.replayed)
         self.step += 1
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
         average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
