@@ -9,7 +9,7 @@ Peers:
 
 Each request has one text, and all texts are distinct; our cache of results is off (`--no-cache`). 64 clients ask by `wrk` where it is
 installed, else by a client in Python; the cores that it takes are shown. Services take turns, one at a time, `--rounds` times; the
-medians count. The latency at 30 % of capacity is of requests at random times, by the client in Python.
+medians count. The latency at 30 % of capacity is of requests at random times; those of `--soak` come by the client in Python.
 
 `--soak SECONDS` asks at twice the capacity instead, and SIGTERM comes while requests do: shown are answers by status, memory, exit code.
 
@@ -139,7 +139,7 @@ def soak(bundle: Path, texts: list[str], seconds: float) -> list[dict[str, Any]]
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        found = service.load(seconds, CLIENTS, 2 * capacity)
+        found = service.load(seconds, CLIENTS, 2 * capacity, piled=True)
         ended.set()
         watcher.join()
         quarter = max(1, len(taken) // 4)
@@ -148,7 +148,7 @@ def soak(bundle: Path, texts: list[str], seconds: float) -> list[dict[str, Any]]
             f"{2 * capacity:.0f} requests/s for {seconds:.0f} s: {found['statuses']}, p50 {found['p50']:.0f} ms, p99 {found['p99']:.0f} ms"
         )
         threading.Timer(2, service.process.send_signal, (signal.SIGTERM,)).start()
-        drained = service.load(6, 8, capacity / 2)
+        drained = service.load(6, 8, capacity / 2, piled=True)
         code = service.process.wait(60)
         click.echo(f"memory {early:.0f} MB in the second quarter, {late:.0f} MB in the last")
         click.echo(f"SIGTERM under load: {drained['statuses']} (closed: there was no service any more), exit {code}")

@@ -1,4 +1,5 @@
 -- For wrk: distinct texts, one a request, from the file of JSON bodies that BENCH_BODIES names; each thread begins elsewhere.
+-- With BENCH_PAUSE each client waits before it asks: at random, so many milliseconds on average.
 local bodies, threads = {}, {}
 for line in io.lines(os.getenv("BENCH_BODIES")) do bodies[#bodies + 1] = line end
 local headers = { ["Content-Type"] = "application/json", ["X-API-Key"] = os.getenv("BENCH_KEY") }
@@ -16,6 +17,11 @@ end
 function request()
   at = at % #bodies + 1
   return wrk.format("POST", nil, headers, bodies[at])
+end
+
+local pause = tonumber(os.getenv("BENCH_PAUSE"))
+if pause then
+  function delay() return math.floor(-math.log(1 - math.random()) * pause + 0.5) end
 end
 
 function response(status)

@@ -37,10 +37,16 @@ class Service:
     bodies: Path
     process: "subprocess.Popen[bytes]"
 
-    def load(self, seconds: float, clients: int, rate: float = 0) -> dict[str, Any]:
-        """Ask it; what the client says, with the cores that the client took (``cores``) and good answers a second (``rate``)."""
+    def load(self, seconds: float, clients: int, rate: float = 0, piled: bool = False) -> dict[str, Any]:
+        """Ask it; what the client says, with the cores that the client took (``cores``) and good answers a second (``rate``).
+
+        :param rate: requests a second at random times; 0: each client asks again once it is answered.
+        :param piled: whether requests come at that rate however many are not answered yet.
+        """
         environment = {**os.environ, "BENCH_BODIES": str(self.bodies), "BENCH_KEY": KEY}
-        if rate == 0 and shutil.which("wrk"):
+        if rate:
+            environment["BENCH_PAUSE"] = str(1000 * clients / rate)
+        if not piled and shutil.which("wrk"):
             command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", str(HERE / "load.lua"), self.url]
         else:
             command = [sys.executable, str(HERE / "client.py"), self.url, str(self.bodies), str(seconds), str(clients), str(rate)]
