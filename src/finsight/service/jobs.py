@@ -20,6 +20,7 @@ from finsight.service.access import may
 from finsight.service.job_feed import JobFeed
 from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import WAIT, Problem
+from finsight.service.schemas import RequestBody
 from finsight.service_ports import JobQueue, QueueFullError, TooManyJobsError
 
 LOG_LINES = 1000  # of one answer
@@ -93,13 +94,13 @@ class Jobs:
         object.__setattr__(self, "feed", JobFeed(self.queue))
 
 
-class JobRequest(BaseModel):
+class JobRequest(RequestBody):
     """What to do: up to a stage of the pipeline, `tune`, or `score`."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"kind": "train", "parameters": {"train.lr": 3e-5}}})
+    model_config = ConfigDict(json_schema_extra={"example": {"kind": "train", "parameters": {"train.lr": 3e-5}}})
 
-    kind: Kind
-    parameters: Parameters = {}
+    kind: Annotated[Kind, Field(strict=False)]  # a text until it is read
+    parameters: Parameters = Field({})
     """Dotted keys of params.yaml; of a scoring `input`, the id of an uploaded object, and `text`, its column."""
 
 

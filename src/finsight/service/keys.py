@@ -15,6 +15,7 @@ from finsight.service.access import may
 from finsight.service.gate import Credentialing
 from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import Problem, ProblemDocument
+from finsight.service.schemas import RequestBody
 
 DAY = 86400  # seconds
 MOST = 1000  # keys of a tenant, those that have ended in the last 30 days among them
@@ -40,24 +41,24 @@ _ABOUT: dict[str, Any] = {
 }
 
 
-class KeyRequest(BaseModel):
+class KeyRequest(RequestBody):
     """What a key shall be good for: nothing that its maker may not do."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"name": "nightly scoring", "roles": ["scorer"], "scopes": ["predict"], "days": 90}}
+        json_schema_extra={"example": {"name": "nightly scoring", "roles": ["scorer"], "scopes": ["predict"], "days": 90}}
     )
 
     name: Name
     roles: Annotated[list[Role], Field(min_length=1, max_length=5)]
-    scopes: Annotated[list[Scope], Field(max_length=50, description="Actions that it is narrowed to; none narrow nothing.")] = []
+    scopes: Annotated[list[Scope], Field(max_length=50, description="Actions that it is narrowed to; none narrow nothing.")] = Field([])
     tenant: Annotated[Tenant | None, Field(description="The maker's own when absent; another needs an admin of the tenant `local`.")] = None
     days: Annotated[int | None, Field(ge=1, le=366, description="90 when absent, or less where the maker's own key ends before.")] = None
 
 
-class RotateRequest(BaseModel):
+class RotateRequest(RequestBody):
     """How long the secret that is replaced stays good."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"grace_seconds": 3600}})
+    model_config = ConfigDict(json_schema_extra={"example": {"grace_seconds": 3600}})
 
     grace_seconds: Annotated[int, Field(ge=0, le=7 * DAY)] = DAY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 _ALIAS = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _NUMBER = "[1-9][0-9]{0,8}"
@@ -19,6 +19,12 @@ def example(
     :param schema: more of its JSON schema.
     """
     return ConfigDict(json_schema_extra={"example": content, **schema}, extra=extra, title=title)
+
+
+class RequestBody(BaseModel):
+    """A body of JSON, taken as it is: `true` is no number, `"1"` neither, and a member that is not known is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 def _assignable(alias: str) -> str:
