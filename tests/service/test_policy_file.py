@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from finsight.cli import main
-from finsight.domain.policy import ACTIONS, Policy
+from finsight.domain.actions import ACTIONS
+from finsight.domain.policy import Policy
 from finsight.errors import ParamsError
 from finsight.service.policy_file import DEFAULT, PolicyFile, read_policy
 

@@ -82,6 +82,14 @@ def test_a_scope_narrows_a_token_and_never_widens_it(service: Live) -> None:
         refused(service.buy(made, scope=wrong), 400, "invalid_scope")
 
 
+def test_a_scope_may_be_the_beginning_of_actions(service: Live) -> None:
+    made = service.make(roles=["trainer"], scopes=["jobs.create.*"])
+    for scope in ("jobs.create.*", "jobs.create.train"):
+        assert service.buy(made, scope=scope).json()["scope"] == scope
+    for wrong in ("jobs.*", "jobs.create", "jobs.create.trian"):
+        refused(service.buy(made, scope=wrong), 400, "invalid_scope")
+
+
 def test_a_client_that_is_none_buys_nothing(service: Live) -> None:
     made, other = service.make(), service.make()
     for wrong in (

@@ -22,7 +22,7 @@ def policy() -> None:
 @edge
 def show() -> None:
     """Print role × action: `yes`, `own` (only on what one made, or what was shared), `when` (under a condition)."""
-    from finsight.domain.policy import ACTIONS
+    from finsight.domain.actions import ACTIONS
 
     found = _current()
     width = max(map(len, ACTIONS))
@@ -33,7 +33,8 @@ def show() -> None:
 
 
 def _cell(found: Policy, name: str, action: str) -> str:
-    from finsight.domain.policy import Condition, closure, covers
+    from finsight.domain.actions import covers
+    from finsight.domain.policy import Condition, closure
 
     def meant(patterns: frozenset[str]) -> bool:
         return any(covers(pattern, action) for pattern in patterns)
@@ -76,7 +77,8 @@ def check(
 ) -> None:
     """Say whether a role may do something, and why. Ends with 3 where it may not."""
     from finsight.domain.access import Principal
-    from finsight.domain.policy import ACTIONS, Circumstances, Resource, decide
+    from finsight.domain.actions import ACTIONS
+    from finsight.domain.policy import Circumstances, Resource, decide
     from finsight.errors import GateError, ParamsError
     from finsight.settings import load_settings
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import secrets
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -13,6 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
 from finsight.domain.access import Principal
+from finsight.domain.actions import PATTERNS, beyond
 from finsight.domain.keys import ApiKey, digest_of
 from finsight.service.access import anybody, may
 from finsight.service.client_address import client_of
@@ -22,7 +22,6 @@ from finsight.service.problems import Problem, ProblemDocument
 
 TICKET = 30  # seconds
 LARGEST = 8192  # bytes of a form
-_SCOPES = re.compile(r"[a-z]+(\.[a-z]+)*( [a-z]+(\.[a-z]+)*)*")
 _FORM = {
     "requestBody": {
         "required": True,
@@ -181,6 +180,6 @@ def _narrowed(key: ApiKey, wanted: str | None) -> frozenset[str]:
     if wanted is None:
         return key.scopes
     scopes = frozenset(wanted.split(" "))
-    if not _SCOPES.fullmatch(wanted) or (key.scopes and not scopes <= key.scopes):
+    if not scopes <= set(PATTERNS) or (key.scopes and beyond(scopes, key.scopes)):
         raise oauth_problem("invalid_scope", "the scope has to be actions that the key has, separated by spaces")
     return scopes
