@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import secrets
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -14,14 +15,17 @@ from pydantic import BaseModel, ConfigDict
 from finsight.domain.access import Principal
 from finsight.domain.actions import PATTERNS, beyond
 from finsight.domain.keys import ApiKey, digest_of
+from finsight.errors import ArtifactError
 from finsight.service.access import anybody, may
 from finsight.service.client_address import client_of
+from finsight.service.envelope import REQUEST_ID
 from finsight.service.gate import Credentialing
 from finsight.service.parts import Parts
 from finsight.service.problems import Problem, ProblemDocument
 
 TICKET = 30  # seconds
 LARGEST = 8192  # bytes of a form
+_LOG = logging.getLogger("finsight.service")
 _FORM = {
     "requestBody": {
         "required": True,
@@ -142,7 +146,11 @@ def make_token(asked: Annotated[dict[str, str], Depends(form)], request: Request
     if key is None:
         raise _unknown_client()
     scopes = _narrowed(key, asked.get("scope"))
-    made, seconds = own.tokens.issue(key, digest_of(secret), scopes)
+    try:
+        made, seconds = own.tokens.issue(key, digest_of(secret), scopes)
+    except ArtifactError as error:  # said to whoever holds a key too: nothing else would tell them that it is not theirs to mend
+        _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
+        raise Problem(500, f"whoever keeps this service has to mend it: {error}", "signing-key") from None
     return TokenResponse(access_token=made, expires_in=seconds, scope=" ".join(sorted(scopes)))
 
 
