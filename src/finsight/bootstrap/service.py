@@ -219,7 +219,7 @@ def shared_results(settings: Settings) -> ResultCache | None:
 def job_queue(redis: str | None = None) -> Iterator[JobQueue]:
     """The queue of jobs, on the Redis of an address, or of the settings.
 
-    :raises ParamsError: when there is no address.
+    :raises ParamsError: when there is no address, or it is none.
     """
     from finsight.adapters.redis_queue import RedisQueue
 
@@ -227,10 +227,7 @@ def job_queue(redis: str | None = None) -> Iterator[JobQueue]:
     address = redis or (given.get_secret_value() if given else None)
     if address is None:
         raise ParamsError("FINSIGHT_REDIS_URL: not set; name the Redis of the service (`finsight serve` starts a worker of its own)")
-    try:
-        queue = RedisQueue(address)
-    except ValueError:
-        raise ParamsError("FINSIGHT_REDIS_URL: no address of a Redis; expected redis://, rediss:// or unix://") from None
+    queue = RedisQueue(address)
     try:
         yield queue
     finally:
