@@ -21,7 +21,7 @@ from finsight.domain.access import Principal
 from finsight.domain.jobs import Job, Kind, State
 from finsight.service import jobs
 from finsight.service.access import may
-from finsight.service.jobs import IdempotencyKey, JobId, JobState
+from finsight.service.job_schemas import IdempotencyKey, JobId, JobState
 from finsight.service.parts import Parts
 from finsight.service.predict import CLIENT_GONE
 from finsight.service.problems import WAIT, Problem, ProblemDocument
