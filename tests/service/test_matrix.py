@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from apps import app_with, rules, served
 from finsight.adapters.folder_artifacts import FolderArtifacts
 from finsight.adapters.redis_queue import RedisQueue
-from finsight.bootstrap.service import credential_stores
+from finsight.bootstrap.credentials import credential_stores
 from finsight.domain.actions import ACTIONS
 from finsight.domain.jobs import Kind, Limits, Order
 from finsight.domain.keys import ApiKey
