@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-_ALIAS = "[A-Za-z][A-Za-z0-9_-]{0,63}"
+from finsight.domain.aliases import ALIAS, assignable
+
 _NUMBER = "[1-9][0-9]{0,8}"
 
 
@@ -28,15 +29,14 @@ class RequestBody(BaseModel):
 
 
 def _assignable(alias: str) -> str:
-    # MLflow keeps these to itself.
-    if alias == "latest" or (alias[0] == "v" and alias[1:].isdigit()):
+    if not assignable(alias):
         raise ValueError("latest and v1, v2, … are not given as aliases")
     return alias
 
 
 Alias = Annotated[
     str,
-    StringConstraints(pattern=f"^{_ALIAS}$"),
+    StringConstraints(pattern=f"^{ALIAS}$"),
     AfterValidator(_assignable),
     Field(description="Letters, digits, `-` and `_`, a letter first; not `latest`, `v1`, `v2`, …", examples=["champion"]),
 ]
@@ -47,7 +47,7 @@ Why = Annotated[
 ]
 VersionName = Annotated[
     str,
-    Path(pattern=f"^({_NUMBER}|{_ALIAS})$", description="The number of a version, or an alias that points to one.", examples=["champion"]),
+    Path(pattern=f"^({_NUMBER}|{ALIAS})$", description="The number of a version, or an alias that points to one.", examples=["champion"]),
 ]
 
 
