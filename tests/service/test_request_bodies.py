@@ -1,4 +1,4 @@
-"""Every body of JSON that a route takes: what the document calls another type is refused, and not made into what was meant."""
+"""Every body of JSON that a route takes: what the document allows is taken, and nothing else made into it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from finsight.service.openapi import operations
 from finsight.service.schemas import RequestBody
 
 BODIES = {body.__name__: body for body in RequestBody.__subclasses__()}
-OTHERS: list[Any] = [True, False, 0, 1, 2.5, "1", "true", "", None, [], [1], [True], {}]
+OTHERS: list[Any] = [True, False, 0, 1, 2.0, 2.5, "1", "true", "", None, [], [1], [True], {}]
 
 
 def example_of(body: type[RequestBody]) -> dict[str, Any]:
@@ -27,18 +27,21 @@ def test_no_route_takes_another_body() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BODIES))
-def test_a_body_takes_nothing_of_another_type(name: str) -> None:
+def test_a_body_takes_what_the_document_allows_and_nothing_of_another_type(name: str) -> None:
     body = BODIES[name]
     good = example_of(body)
     body.model_validate(good)
     with pytest.raises(ValidationError, match="Extra inputs"):
         body.model_validate({**good, "more": 1})
-    document = body.model_json_schema()
+    document = Draft202012Validator(body.model_json_schema())
     wrong = 0
-    for member, schema in document["properties"].items():
-        fits = Draft202012Validator({**schema, "$defs": document.get("$defs", {})})
-        for value in [one for one in OTHERS if not fits.is_valid(one)]:
-            wrong += 1
-            with pytest.raises(ValidationError):
-                body.model_validate({**good, member: value})
+    for member in body.model_fields:
+        for value in OTHERS:
+            asked = {**good, member: value}
+            if document.is_valid(asked):
+                body.model_validate(asked)
+            else:
+                wrong += 1
+                with pytest.raises(ValidationError):
+                    body.model_validate(asked)
     assert wrong > len(OTHERS) / 2

@@ -16,7 +16,7 @@ from finsight.service.access import may
 from finsight.service.gate import Credentialing
 from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import Problem, ProblemDocument
-from finsight.service.schemas import RequestBody
+from finsight.service.schemas import WHOLE, RequestBody
 
 DAY = 86400  # seconds
 MOST = 1000  # keys of a tenant, those that have ended in the last 30 days among them
@@ -52,12 +52,12 @@ class KeyRequest(RequestBody):
 
     name: Name
     roles: Annotated[list[Role], Field(min_length=1, max_length=5)]
-    scopes: Annotated[
-        list[Scope],
-        Field(max_length=50, description="Actions that it is narrowed to, or beginnings of them with `.*`; none narrow nothing."),
-    ] = Field([])
+    scopes: Annotated[list[Scope], Field(max_length=50, description=_NARROWED)] = Field([])
     tenant: Annotated[Tenant | None, Field(description="The maker's own when absent; another needs an admin of the tenant `local`.")] = None
-    days: Annotated[int | None, Field(ge=1, le=366, description="90 when absent, or less where the maker's own key ends before.")] = None
+    days: Annotated[
+        Annotated[int, Field(ge=1, le=366), WHOLE] | None,
+        Field(description="90 when absent, or less where the maker's own key ends before."),
+    ] = None
 
 
 class RotateRequest(RequestBody):
@@ -65,7 +65,7 @@ class RotateRequest(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"example": {"grace_seconds": 3600}})
 
-    grace_seconds: Annotated[int, Field(ge=0, le=7 * DAY)] = DAY
+    grace_seconds: Annotated[int, Field(ge=0, le=7 * DAY), WHOLE] = DAY
 
 
 class KeyAbout(BaseModel):

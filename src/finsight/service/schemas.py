@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from finsight.domain.aliases import ALIAS, assignable
 
@@ -26,6 +26,15 @@ class RequestBody(BaseModel):
     """A body of JSON, taken as it is: `true` is no number, `"1"` neither, and a member that is not known is refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def _whole(value: Any) -> Any:
+    # 3.0 is an integer to JSON Schema, and some clients have no other numbers.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For an integer of a body; after its bounds, or the document would not show them."""
 
 
 def _assignable(alias: str) -> str:
