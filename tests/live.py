@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from apps import predicting
+from finsight.bootstrap.credentials import ways_in
 from finsight.bootstrap.released import sessions
-from finsight.bootstrap.service import ways_in
 from finsight.bootstrap.sign_in import public_url, sign_in
 from finsight.service.app import create_app
 from finsight.service.client_address import networks

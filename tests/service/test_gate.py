@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from finsight.adapters.redis_connection import connect
 from finsight.adapters.redis_failures import LIMIT, RedisFailures
 from finsight.adapters.redis_tickets import RedisTickets
-from finsight.bootstrap.service import loopback, ways_in
+from finsight.bootstrap.credentials import loopback, ways_in
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError
 from finsight.service.access import OneKey, action_of, may_open

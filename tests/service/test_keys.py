@@ -69,6 +69,13 @@ def test_a_scope_narrows_and_never_adds(service: Live) -> None:
     )
 
 
+def test_a_scope_may_be_the_beginning_of_actions(service: Live) -> None:
+    maker = service.make(roles=["trainer", "scorer"], scopes=["keys.*", "jobs.create.*"])
+    made = service.make(maker["key"], roles=["trainer"], scopes=["jobs.create.*"])
+    assert service.make(maker["key"], roles=["trainer"], scopes=["jobs.create.train"])["scopes"] == ["jobs.create.train"]
+    problem(service.me(X_API_Key=made["key"]), 403, "narrowed to jobs.create.*")
+
+
 @pytest.mark.parametrize(
     ("maker", "asked", "said"),
     [
@@ -76,6 +83,11 @@ def test_a_scope_narrows_and_never_adds(service: Live) -> None:
         ({"roles": ["scorer"]}, {"roles": ["scorer", "trainer"]}, "the role trainer"),
         ({"roles": ["scorer"], "scopes": ["keys.create", "predict"]}, {"roles": ["scorer"]}, "every scope"),
         ({"roles": ["scorer"], "scopes": ["keys.create", "predict"]}, {"roles": ["scorer"], "scopes": ["me.read"]}, "the scope me.read"),
+        (
+            {"roles": ["scorer"], "scopes": ["keys.create", "jobs.create.train"]},
+            {"roles": ["scorer"], "scopes": ["jobs.create.*"]},
+            "the scope jobs.create.*",
+        ),
         ({"roles": ["admin"], "tenant": "acme"}, {"roles": ["viewer"], "tenant": "local"}, "the tenant local"),
         ({"roles": ["scorer"], "days": 1}, {"roles": ["scorer"], "days": 2}, "outlive"),
     ],
@@ -200,6 +212,9 @@ def test_pages_follow_one_another_and_show_no_secret(service: Live) -> None:
         {"name": "x", "roles": ["viewer"], "days": 367},
         {"name": "x", "roles": ["viewer"], "tenant": "../acme"},
         {"name": "x", "roles": ["viewer"], "scopes": ["*"]},
+        {"name": "x", "roles": ["viewer"], "scopes": ["me.raed"]},
+        {"name": "x", "roles": ["viewer"], "scopes": ["jobs.create"]},
+        {"name": "x", "roles": ["viewer"], "scopes": ["jobs.cre*"]},
         {"name": "x", "roles": ["viewer"], "digest": "0" * 64},
         {"name": "x", "roles": ["viewer"], "expires": 9e9},
     ],

@@ -19,10 +19,10 @@ from websockets.sync.client import connect
 from apps import app_with, rules, served
 from finsight.adapters.folder_artifacts import FolderArtifacts
 from finsight.adapters.redis_queue import RedisQueue
-from finsight.bootstrap.service import credential_stores
+from finsight.bootstrap.credentials import credential_stores
+from finsight.domain.actions import ACTIONS
 from finsight.domain.jobs import Kind, Limits, Order
 from finsight.domain.keys import ApiKey
-from finsight.domain.policy import ACTIONS
 from finsight.service.access import ANYBODY, may
 from finsight.service.access import actions as actions_of
 from finsight.service.gate import Credentialing
@@ -208,12 +208,23 @@ def test_a_role_may_what_the_table_says(client: httpx.Client, method: str, path:
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_scopes_close_what_they_do_not_name(client: httpx.Client, role: str) -> None:
+@pytest.mark.parametrize(("scope", "opened"), [("data.read", "data.read"), ("jobs.create.*", "jobs.create")])
+def test_scopes_close_what_they_do_not_name(client: httpx.Client, role: str, scope: str, opened: str) -> None:
     for (method, path), row in ROUTES.items():
         if row.action != ANYBODY:
-            narrowed = {"X-API-Key": f"ann:acme:{role}:data.read"}
+            narrowed = {"X-API-Key": f"ann:acme:{role}:{scope}"}
             status = asked(client, method, path.format(**NOTHING | row.names.get("own", {})), row, narrowed)
-            assert (status == 403) == (row.action != "data.read" or row.action not in MAY[role]), (method, path)
+            assert (status == 403) == (row.action != opened or row.action not in MAY[role]), (method, path)
+
+
+@pytest.mark.parametrize("role", MAY)
+@pytest.mark.parametrize("scope", ["", "jobs.*", "jobs.create.*", "jobs.create.train", "jobs.create.score", "jobs.read"])
+def test_a_kind_of_job_is_asked_of_role_and_scope(client: httpx.Client, role: str, scope: str) -> None:
+    named = {"": KINDS, "jobs.*": KINDS, "jobs.create.*": KINDS}.get(scope, {scope})
+    for kind in Kind:
+        answer = client.post("/v1/jobs", json={"kind": kind}, headers={"X-API-Key": f"ann:acme:{role}:{scope}"})
+        assert (answer.status_code != 403) == (f"jobs.create.{kind}" in MAY[role] & named), kind
+        assert answer.status_code in (200, 201, 403)
 
 
 def test_a_socket_is_asked_as_a_route_is() -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from finsight.adapters.oidc import LARGEST, LEEWAY, REFRESH, STALE, Claims, OidcIssuer
-from finsight.bootstrap.service import token_issuer
+from finsight.bootstrap.credentials import token_issuer
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError, UnreachableError
 from finsight.settings import Settings

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from finsight.cli import main
-from finsight.domain.policy import ACTIONS, Policy
+from finsight.domain.actions import ACTIONS
+from finsight.domain.policy import Policy
 from finsight.errors import ParamsError
 from finsight.service.policy_file import DEFAULT, PolicyFile, read_policy
 
@@ -113,6 +114,8 @@ def test_show_prints_each_role_and_action() -> None:
         (["--role", "boss", "--action", "jobs.read"], 1, "boss is no role of"),
         (["--role", "admin", "--action", "jobs.reed"], 1, "jobs.reed is no action"),
         (["--role", "admin", "--action", "jobs.read", "--scope", "predict"], 3, "narrowed to predict"),
+        (["--role", "admin", "--action", "jobs.read", "--scope", "jobs.*"], 0, "allowed: role viewer allows it"),
+        (["--role", "admin", "--action", "jobs.read", "--scope", "jobs.reed"], 1, "--scope: jobs.reed is no action"),
     ],
 )
 def test_check_says_why(options: list[str], code: int, says: str) -> None:

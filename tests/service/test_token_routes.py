@@ -82,6 +82,14 @@ def test_a_scope_narrows_a_token_and_never_widens_it(service: Live) -> None:
         refused(service.buy(made, scope=wrong), 400, "invalid_scope")
 
 
+def test_a_scope_may_be_the_beginning_of_actions(service: Live) -> None:
+    made = service.make(roles=["trainer"], scopes=["jobs.create.*"])
+    for scope in ("jobs.create.*", "jobs.create.train"):
+        assert service.buy(made, scope=scope).json()["scope"] == scope
+    for wrong in ("jobs.*", "jobs.create", "jobs.create.trian"):
+        refused(service.buy(made, scope=wrong), 400, "invalid_scope")
+
+
 def test_a_client_that_is_none_buys_nothing(service: Live) -> None:
     made, other = service.make(), service.make()
     for wrong in (
@@ -276,6 +284,32 @@ def test_private_keys_are_encrypted_where_a_key_for_that_is_given(redis_url: str
         assert identity not in str(caught.value)
     with pytest.raises(ParamsError, match="FINSIGHT_ENCRYPTION_KEY"):
         RedisSigningKeys(connect(redis_url), 60, "no identity")
+
+
+def test_a_key_that_is_gone_is_replaced_although_its_name_is_there(redis_url: str) -> None:
+    keys = RedisSigningKeys(connect(redis_url), 60)
+    first = keys.current()
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        client.delete(f"finsight:signing:{first.name}")
+        second = keys.current()
+        assert client.get("finsight:signing") == second.name != first.name
+    assert keys.current() == second
+    assert (keys.public(first.name), keys.public(second.name) is None) == (None, False)
+
+
+def test_a_key_that_cannot_be_decrypted_says_what_to_do(service: Live, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    made = service.make()
+    identity = str(pyrage.x25519.Identity.generate())
+    name = RedisSigningKeys(connect(redis_url), 60, identity).current().name  # a replica's, which has a key that we don't
+    answer = service.buy(made)
+    assert answer.status_code == 500
+    problem = answer.json()
+    assert problem["type"] == "urn:finsight:problem:signing-key"
+    assert f"finsight:signing:{name}: can't be decrypted; give every replica the FINSIGHT_ENCRYPTION_KEY" in problem["detail"]
+    assert f"{problem['correlation_id']}: finsight:signing:{name}" in caplog.text
+    with Redis.from_url(redis_url) as client:
+        client.delete("finsight:signing")  # as it says
+    assert service.me(Authorization=f"Bearer {service.token(made)}").status_code == 200
 
 
 def test_ways_that_are_switched_off_are_closed(redis_url: str) -> None:

@@ -67,6 +67,10 @@ def maker(*roles: str, tenant: str = "acme", scopes: tuple[str, ...] = ()) -> Pr
         (maker("admin", tenant="Local"), "acme", {"viewer"}, set(), "the tenant acme"),
         (maker("admin", scopes=("predict",)), "acme", {"scorer"}, set(), "every scope"),
         (maker("admin", scopes=("predict",)), "acme", {"scorer"}, {"predict", "score"}, "the scope score"),
+        (maker("admin", scopes=("jobs.*",)), "acme", {"trainer"}, {"jobs.create.*", "jobs.read"}, None),
+        (maker("admin", scopes=("jobs.create.*",)), "acme", {"trainer"}, {"jobs.create.train", "jobs.create.*"}, None),
+        (maker("admin", scopes=("jobs.create.*",)), "acme", {"trainer"}, {"jobs.*"}, "the scope jobs.*"),
+        (maker("admin", scopes=("jobs.create.train",)), "acme", {"trainer"}, {"jobs.create.*"}, "the scope jobs.create.*"),
         (maker(), "acme", {"viewer"}, set(), "the role viewer"),
     ],
 )

@@ -157,7 +157,7 @@ def test_a_reason_that_is_too_long_changes_nothing(registry: MemoryRegistry) -> 
     assert held(registry) == [1]
 
 
-@pytest.mark.parametrize("alias", ["3", "v1", "latest", "a/b", "", "-x"])
+@pytest.mark.parametrize("alias", ["3", "v1", "latest", "a/b", "", "-x", "chämpion", "a" * 65])
 def test_an_alias_can_t_be_taken_for_a_number(registry: MemoryRegistry, alias: str) -> None:
     with pytest.raises(DataError, match="--alias: got"):
         run(registry, "2", says(), alias=alias)

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, time
 import pytest
 
 from finsight.domain.access import Principal
-from finsight.domain.policy import ACTIONS, Circumstances, Condition, Decision, Grant, Policy, Refusal, Resource, Role, Share, decide
+from finsight.domain.actions import ACTIONS
+from finsight.domain.policy import Circumstances, Condition, Decision, Grant, Policy, Refusal, Resource, Role, Share, decide
 
 SATURDAY, MONDAY = datetime(2026, 11, 28, 12, 0, tzinfo=UTC), datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 ROLES = {

@@ -15,15 +15,17 @@ from finsight.errors import ParamsError, UnreachableError
 SECONDS = 2  # to connect, and to wait for an answer: a prediction doesn't wait longer for its limit
 
 
-def connect(url: str, text: bool = True) -> Any:
+def connect(url: str, text: bool = True, seconds: float = SECONDS, again: int = 1) -> Any:
     """A client that answers in text, or in bytes; it connects at the first use.
 
+    :param seconds: to connect, and to wait for an answer.
+    :param again: how often a command is sent again by a new connection: one that was idle may have been closed. 0 where whoever asks has to
+        know whether it was done twice.
     :raises ParamsError: when the address is none.
     """
     try:
-        # A connection that was closed while it was idle is made anew.
-        once = Retry(NoBackoff(), 1)
-        return Redis.from_url(url, decode_responses=text, socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=once)
+        retry = Retry(NoBackoff(), again)
+        return Redis.from_url(url, decode_responses=text, socket_timeout=seconds, socket_connect_timeout=seconds, retry=retry)
     except ValueError:  # its message may show the address, and that a password
         raise ParamsError("FINSIGHT_REDIS_URL: expected redis://, rediss:// or unix:// and an address") from None
 

@@ -9,12 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from finsight.adapters import redis_scripts as lua
-from finsight.adapters.redis_connection import answering
+from finsight.adapters.redis_connection import answering, connect
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.errors import ParamsError, UnreachableError
 from finsight.service_ports import Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
@@ -34,13 +30,12 @@ class RedisQueue:
     :param lease: seconds from a worker's last word until its job is another's.
     :param attempts: how often a job is tried.
     :param pause: seconds before the second attempt; twice as long before each further one.
+    :raises ParamsError: when the address is none.
     """
 
     def __init__(self, url: str, lease: float = 30.0, attempts: int = 3, pause: float = 10.0) -> None:
-        # A step is never sent again here: whoever asks for it knows whether it may be done twice.
         self._call = max(1.0, min(LONGEST_CALL, lease / 3))
-        options: dict[str, Any] = {"decode_responses": True, "socket_timeout": self._call, "retry": Retry(NoBackoff(), 0)}
-        self._redis: Any = Redis.from_url(url, **options)  # whose types do not know of decode_responses
+        self._redis = connect(url, seconds=self._call, again=0)
         self._lease = lease
         self._tries = (attempts, round(pause * 1000), KEPT)
 

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from redis import ConnectionPool, Redis, RedisError
+from redis import RedisError
+
+from finsight.adapters.redis_connection import connect
 
 PREFIX = "finsight:result:"
 WAIT = 0.02  # seconds for a connection or an answer: a Redis that takes longer is slower than computing
@@ -23,11 +25,11 @@ class RedisResults:
 
     :param address: ``redis://``, ``rediss://`` or ``unix://``; it may hold a password, so it is never shown.
     :param clock: seconds that only grow.
+    :raises ParamsError: when the address is none.
     """
 
     def __init__(self, address: str, ttl: int = TTL, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
-        pool = ConnectionPool.from_url(address, socket_timeout=WAIT, socket_connect_timeout=WAIT)
-        self._redis = Redis(connection_pool=pool)
+        self._redis = connect(address, text=False, seconds=WAIT, again=0)
         self._ttl, self._most, self._clock = ttl, most, clock
         self._lock = threading.Lock()
         self._failures, self._rests_until = 0, float("-inf")

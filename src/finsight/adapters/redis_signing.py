@@ -11,11 +11,11 @@ import json
 import secrets
 from typing import Any
 
-import pyrage
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from finsight.adapters.redis_connection import answering
-from finsight.errors import ArtifactError, ParamsError
+from finsight.adapters.sealing import Seal
+from finsight.errors import ArtifactError, UnreachableError
 from finsight.service_ports import SigningKey
 
 ROTATE = 86400  # seconds that one key signs
@@ -33,18 +33,17 @@ class RedisSigningKeys:
 
     def __init__(self, client: Any, lifetime: int, encryption_key: str | None = None, rotate: int = ROTATE) -> None:
         self._client, self._rotate, self._kept = client, rotate, rotate + lifetime
-        try:
-            self._identity = pyrage.x25519.Identity.from_str(encryption_key.strip()) if encryption_key else None
-        except pyrage.IdentityError:
-            raise ParamsError("FINSIGHT_ENCRYPTION_KEY: expected an age identity, AGE-SECRET-KEY-1…; `age-keygen` makes one") from None
+        self._seal = Seal(encryption_key) if encryption_key else None
 
     def current(self) -> SigningKey:
         """See :class:`finsight.service_ports.SigningKeys`."""
         with answering():
-            name = self._client.get(_CURRENT) or self._new()
-            found = self._client.get(_place(name))
+            name, found = self._named()
+            if found is None:  # it was removed, or lost, and its name was not: whatever it signed is good no more
+                self._client.delete(_CURRENT)
+                name, found = self._named()
         if found is None:
-            raise ArtifactError(f"Redis lost {_place(name)} and kept {_CURRENT}, which names it; remove that")
+            raise UnreachableError(f"Redis does not keep {_place(name)}, which was written a moment ago; is its memory full?")
         return SigningKey(name, self._opened(name, json.loads(found)))
 
     def public(self, name: str) -> bytes | None:
@@ -53,16 +52,21 @@ class RedisSigningKeys:
             found = self._client.get(_place(name))
         return base64.b64decode(json.loads(found)["public"]) if found else None
 
+    def _named(self) -> tuple[str, str | None]:
+        """The name of the key that signs now, and what is kept of it."""
+        name = self._client.get(_CURRENT) or self._new()
+        return name, self._client.get(_place(name))
+
     def _new(self) -> str:
         """Make a key; the name of it, or of another process's that was first."""
         made, name = Ed25519PrivateKey.generate(), f"fs-{secrets.token_hex(8)}"
         private = made.private_bytes_raw()
-        if self._identity:
-            private = pyrage.encrypt(private, [self._identity.to_public()])
+        if self._seal:
+            private = self._seal.close(private)
         content = {
             "public": base64.b64encode(made.public_key().public_bytes_raw()).decode(),
             "private": base64.b64encode(private).decode(),
-            "encrypted": self._identity is not None,
+            "encrypted": self._seal is not None,
         }
         self._client.set(_place(name), json.dumps(content), ex=self._kept)
         self._client.set(_CURRENT, name, ex=self._rotate, nx=True)
@@ -75,15 +79,13 @@ class RedisSigningKeys:
         private = base64.b64decode(content["private"])
         if not content["encrypted"]:
             return private
-        try:
-            if self._identity:
-                return bytes(pyrage.decrypt(private, [self._identity]))
-        except pyrage.DecryptError:
-            pass
-        raise ArtifactError(
-            f"{_place(name)}: can't be decrypted; give the FINSIGHT_ENCRYPTION_KEY that it was written with, or remove {_CURRENT} from "
-            "Redis, for a new one"
-        )
+        opened = self._seal.open(private) if self._seal else None
+        if opened is None:
+            raise ArtifactError(
+                f"{_place(name)}: can't be decrypted; give every replica the FINSIGHT_ENCRYPTION_KEY that it was written with, or remove "
+                f"{_CURRENT} from Redis (redis-cli del {_CURRENT}), for a new one"
+            )
+        return opened
 
 
 def _place(name: str) -> str:

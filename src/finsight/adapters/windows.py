@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import Redis
 
-from finsight.domain.policy import ACTIONS
+from finsight.domain.actions import ACTIONS
 from finsight.errors import ParamsError, UnreachableError
 from finsight.service_ports import Standing
 

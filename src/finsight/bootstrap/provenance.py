@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from finsight.bootstrap.pipeline import load_params, registry, tracker
 from finsight.bootstrap.signing import signer
 from finsight.bootstrap.versions import model_version, version_side
+from finsight.domain.aliases import ALIAS
 from finsight.errors import DataError
 from finsight.params.file import Params, flatten
 from finsight.settings import load_settings, project_root
@@ -60,7 +61,7 @@ def author() -> str:
 
 def names_version(what: str) -> bool:
     """Whether a name can be a version's: a number, or an alias; anything else is a path."""
-    return re.fullmatch(r"\d+|[A-Za-z][\w-]*", what) is not None and not Path(what).exists()
+    return re.fullmatch(rf"\d+|{ALIAS}", what) is not None and not Path(what).exists()
 
 
 def verified(bundle: Path) -> dict[str, Any]:

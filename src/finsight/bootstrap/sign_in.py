@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from finsight.bootstrap.service import claims_of, issuer_of, loopback
+from finsight.bootstrap.credentials import claims_of, issuer_of, loopback
 from finsight.errors import ParamsError
 from finsight.settings import Settings
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finsight.bootstrap.pipeline import load_params, registry, tracker
 from finsight.bootstrap.signing import signer
+from finsight.domain.aliases import ALIAS
 from finsight.errors import DataError
 from finsight.params.file import Params
 from finsight.settings import load_settings, project_root
@@ -143,7 +144,7 @@ def _kept(params: Params, version: ModelVersion) -> Path:
 
 def _named_version(uri: str) -> tuple[str, str]:
     """Model and version, or alias, of a registry URI."""
-    found = re.fullmatch(r"models:/([\w .-]+)(?:@([A-Za-z][\w-]*)|/(\d+))", uri)
+    found = re.fullmatch(rf"models:/([\w .-]+)(?:@({ALIAS})|/(\d+))", uri)
     if found is None:
         raise DataError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     return found[1], found[2] or found[3]

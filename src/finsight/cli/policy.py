@@ -22,7 +22,7 @@ def policy() -> None:
 @edge
 def show() -> None:
     """Print role × action: `yes`, `own` (only on what one made, or what was shared), `when` (under a condition)."""
-    from finsight.domain.policy import ACTIONS
+    from finsight.domain.actions import ACTIONS
 
     found = _current()
     width = max(map(len, ACTIONS))
@@ -33,7 +33,8 @@ def show() -> None:
 
 
 def _cell(found: Policy, name: str, action: str) -> str:
-    from finsight.domain.policy import Condition, closure, covers
+    from finsight.domain.actions import covers
+    from finsight.domain.policy import Condition, closure
 
     def meant(patterns: frozenset[str]) -> bool:
         return any(covers(pattern, action) for pattern in patterns)
@@ -76,7 +77,8 @@ def check(
 ) -> None:
     """Say whether a role may do something, and why. Ends with 3 where it may not."""
     from finsight.domain.access import Principal
-    from finsight.domain.policy import ACTIONS, Circumstances, Resource, decide
+    from finsight.domain.actions import ACTIONS, PATTERNS
+    from finsight.domain.policy import Circumstances, Resource, decide
     from finsight.errors import GateError, ParamsError
     from finsight.settings import load_settings
 
@@ -85,6 +87,8 @@ def check(
         raise ParamsError(f"--role: {', '.join(unknown)} is no role of {', '.join(found.roles)}")
     if not any(action == one or one.startswith(f"{action}.") for one in ACTIONS):
         raise ParamsError(f"--action: {action} is no action; there are {', '.join(ACTIONS)}")
+    if wrong := [scope for scope in scopes if scope not in PATTERNS]:
+        raise ParamsError(f"--scope: {', '.join(wrong)} is no action, and no beginning of some with .*; there are {', '.join(ACTIONS)}")
     thing = Resource("model" if model else "thing", model, of_tenant, owner, model) if of_tenant or owner or model else None
     at = Circumstances(when or datetime.now(UTC), environment or load_settings().environment)
     decision = decide(found, Principal(subject, tenant, frozenset(roles), frozenset(scopes)), action, at, thing)

@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass, replace
 
 from finsight.domain.access import Principal
+from finsight.domain.actions import beyond
 
 LOCAL = "local"  # the tenant of a service that nobody has divided; its admins may make keys for the others
 ROLES = ("viewer", "scorer", "trainer", "releaser", "admin")
@@ -107,6 +108,6 @@ def excess(maker: Principal, tenant: str, roles: frozenset[str], scopes: frozens
         return f"the role {more[0]}, which you don't have"
     if maker.scopes and not scopes:
         return f"every scope; yours are {', '.join(sorted(maker.scopes))}"
-    if maker.scopes and (more := sorted(scopes - maker.scopes)):
+    if maker.scopes and (more := beyond(scopes, maker.scopes)):
         return f"the scope {more[0]}; yours are {', '.join(sorted(maker.scopes))}"
     return None

@@ -7,33 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, time
 
 from finsight.domain.access import Principal
-
-JOB_KINDS = ("train", "evaluate", "export", "register", "validate", "score", "tune")
-ACTIONS = (
-    "me.read",
-    "predict",
-    "score",
-    "jobs.read",
-    "jobs.cancel",
-    *(f"jobs.create.{kind}" for kind in JOB_KINDS),
-    "experiments.read",
-    "models.read",
-    "models.promote",
-    "models.rollback",
-    "lineage.read",
-    "data.read",
-    "auth.ticket",
-    "keys.create",
-    "keys.read",
-    "keys.revoke",
-    "audit.read",
-    "metrics.read",
-)
-"""Every action there is, ``area.verb`` or ``area.verb.kind``."""
-CHANGES_NOTHING = frozenset({"predict"})
-"""Actions that are asked for by POST because of what they are sent, and leave nothing behind."""
-CHANGES_BY_GET = frozenset({"session.begin"})
-"""Actions that change something although they are asked for by GET: a browser comes back from an issuer so."""
+from finsight.domain.actions import covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +185,6 @@ def closure(policy: Policy, roles: Iterable[str]) -> frozenset[str]:
             found.add(name)
             rest += policy.roles[name].includes
     return frozenset(found)
-
-
-def covers(pattern: str, action: str) -> bool:
-    """Whether a pattern (``jobs.read``, ``jobs.*``) means an action."""
-    return pattern == action or (pattern.endswith(".*") and action.startswith(pattern[:-1]))
-
-
-def about_models(pattern: str) -> bool:
-    """Whether all that a pattern means is done to the registered model, so that conditions may ask which that is."""
-    return pattern.split(".")[0] in ("models", "lineage")
 
 
 def _any(patterns: Iterable[str], action: str) -> bool:

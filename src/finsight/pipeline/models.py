@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finsight.bundle import bundle_digest, read_bundle
+from finsight.domain.aliases import assignable
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError
 from finsight.pipeline import audit
 from finsight.pipeline.comparison import verdict
@@ -17,8 +18,6 @@ from finsight.pipeline.run_record import ARCHIVED_TAG, BUNDLE_ARTIFACT, DIRTY_TA
 
 if TYPE_CHECKING:
     from finsight.ports import ExperimentTracker, ModelRegistry, ModelVersion
-
-ALIAS = r"[A-Za-z][\w-]*"
 
 Judge = Callable[["ModelVersion", "ModelVersion"], tuple[dict[str, Any], list[str]]]
 """Compares the version that holds an alias with another, on rows that neither has learnt from; and what keeps that from passing."""
@@ -72,9 +71,9 @@ def promote(
     :param force: whether it is promoted even where a gate fails, or where nothing can be compared; the audit line says so.
     :raises GateError: when a gate fails.
     """
-    if not re.fullmatch(ALIAS, alias) or re.fullmatch(r"v\d+|latest", alias):
+    if not assignable(alias):
         raise DataError(
-            f"--alias: got {alias!r}, expected letters, digits, - and _, a letter first; MLflow keeps latest and v1, v2, … to itself"
+            f"--alias: got {alias!r}, expected up to 64 letters, digits, - or _, a letter first; MLflow keeps latest, v1, v2, … to itself"
         )
     versions = registry.versions()
     version = find(versions, name)

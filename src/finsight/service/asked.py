@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from finsight.domain.access import Principal
-from finsight.domain.policy import CHANGES_BY_GET, CHANGES_NOTHING
+from finsight.domain.actions import CHANGES_BY_GET, CHANGES_NOTHING
 
 ASKED = "finsight.asked"
 _SAFE = ("GET", "HEAD", "OPTIONS")

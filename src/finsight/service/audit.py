@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from finsight.domain.access import Principal
+from finsight.domain.audit import Entry
 from finsight.domain.keys import LOCAL
 from finsight.service.access import may
 from finsight.service.rules import Rules
@@ -17,10 +18,11 @@ _PAGE, _PAGES = 200, 10  # records that are looked through at once, and how ofte
 router = APIRouter(tags=["audit"])
 
 
-class AuditRecord(BaseModel):
-    """What happened: see docs/service-policy.md."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord(Entry):
+    """What happened, and its place in the chain: see docs/service-policy.md."""
 
-    model_config = ConfigDict(
+    __pydantic_config__ = ConfigDict(
         json_schema_extra={
             "example": {
                 "number": 17,
@@ -40,16 +42,6 @@ class AuditRecord(BaseModel):
     )
 
     number: int
-    when: str
-    who: str
-    tenant: str
-    action: str
-    resource: str
-    outcome: str
-    status: int
-    correlation_id: str
-    address: str
-    repeats: int
     digest: str
 
 
@@ -79,7 +71,7 @@ def show_audit(
         for record in page:
             before = record.number
             if record.entry and record.entry.tenant in tenants:
-                found.append(AuditRecord(number=record.number, digest=record.digest, **asdict(record.entry)))
+                found.append(AuditRecord(**asdict(record.entry), number=record.number, digest=record.digest))
                 if len(found) == limit:
                     return AuditPage(records=found, next=str(before) if before > 1 else None)
         if len(page) < _PAGE:

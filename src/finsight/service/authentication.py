@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
+import logging
 import secrets
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -13,16 +13,19 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
 from finsight.domain.access import Principal
+from finsight.domain.actions import PATTERNS, beyond
 from finsight.domain.keys import ApiKey, digest_of
+from finsight.errors import ArtifactError
 from finsight.service.access import anybody, may
 from finsight.service.client_address import client_of
+from finsight.service.envelope import REQUEST_ID
 from finsight.service.gate import Credentialing
 from finsight.service.parts import Parts
 from finsight.service.problems import Problem, ProblemDocument
 
 TICKET = 30  # seconds
 LARGEST = 8192  # bytes of a form
-_SCOPES = re.compile(r"[a-z]+(\.[a-z]+)*( [a-z]+(\.[a-z]+)*)*")
+_LOG = logging.getLogger("finsight.service")
 _FORM = {
     "requestBody": {
         "required": True,
@@ -143,7 +146,11 @@ def make_token(asked: Annotated[dict[str, str], Depends(form)], request: Request
     if key is None:
         raise _unknown_client()
     scopes = _narrowed(key, asked.get("scope"))
-    made, seconds = own.tokens.issue(key, digest_of(secret), scopes)
+    try:
+        made, seconds = own.tokens.issue(key, digest_of(secret), scopes)
+    except ArtifactError as error:  # said to whoever holds a key too: nothing else would tell them that it is not theirs to mend
+        _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
+        raise Problem(500, f"whoever keeps this service has to mend it: {error}", "signing-key") from None
     return TokenResponse(access_token=made, expires_in=seconds, scope=" ".join(sorted(scopes)))
 
 
@@ -181,6 +188,6 @@ def _narrowed(key: ApiKey, wanted: str | None) -> frozenset[str]:
     if wanted is None:
         return key.scopes
     scopes = frozenset(wanted.split(" "))
-    if not _SCOPES.fullmatch(wanted) or (key.scopes and not scopes <= key.scopes):
+    if not scopes <= set(PATTERNS) or (key.scopes and beyond(scopes, key.scopes)):
         raise oauth_problem("invalid_scope", "the scope has to be actions that the key has, separated by spaces")
     return scopes

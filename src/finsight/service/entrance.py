@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 
+from finsight.bootstrap.credentials import credential_stores, token_issuer, ways_in
 from finsight.bootstrap.released import model_name
-from finsight.bootstrap.service import audit_log, credential_stores, token_issuer, ways_in, windows
+from finsight.bootstrap.service import audit_log, windows
 from finsight.errors import ParamsError
 from finsight.service.access import Gate, OneKey, OpenGate
 from finsight.service.gate import CredentialGate, Credentialing

@@ -12,8 +12,8 @@ from fastapi.responses import RedirectResponse, Response
 from finsight.service import jobs
 from finsight.service.access import anybody
 from finsight.service.front_page import MOST_PARAMETERS, PageRoute
+from finsight.service.job_schemas import JobId, JobRequest
 from finsight.service.job_view import job_list, one_job
-from finsight.service.jobs import JobId, JobRequest
 from finsight.service.permission import admit
 from finsight.service.problems import Problem
 from finsight.service.rendering import html

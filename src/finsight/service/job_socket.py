@@ -16,7 +16,7 @@ from finsight.service import jobs
 from finsight.service.access import may_open
 from finsight.service.close_codes import Close, Closing
 from finsight.service.job_feed import JobFeed
-from finsight.service.jobs import Cursor, JobId
+from finsight.service.job_schemas import Cursor, JobId
 from finsight.service.open_socket import OpenSocket
 from finsight.service.sockets import Sockets
 

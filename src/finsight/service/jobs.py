@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
@@ -18,6 +17,7 @@ from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.domain.policy import Resource
 from finsight.service.access import may
 from finsight.service.job_feed import JobFeed
+from finsight.service.job_schemas import Cursor, IdempotencyKey, JobId, JobPage, JobRequest, JobState
 from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import WAIT, Problem
 from finsight.service_ports import JobQueue, QueueFullError, TooManyJobsError
@@ -26,24 +26,6 @@ LOG_LINES = 1000  # of one answer
 _JSON_LINES = "application/jsonl"
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_ID = "0d5c1f5a2b7e4e0c9f3b8a6d4c2e1f00"
-_EXAMPLE: dict[str, Any] = {
-    "id": _ID,
-    "kind": "train",
-    "parameters": {"train.lr": 3e-5},
-    "owner": "admin",
-    "state": "running",
-    "attempt": 1,
-    "created": "2026-11-27T12:00:00Z",
-    "started": "2026-11-27T12:00:01Z",
-    "ended": None,
-    "stage": "train",
-    "progress": 0.25,
-    "metrics": {"validation_macro_f1": 0.81},
-    "experiment": "",
-    "result": "",
-    "error": "",
-}
 _LOG = {
     "text/plain": {"schema": {"type": "string"}, "example": "Running stage 'train'\n"},
     _JSON_LINES: {
@@ -51,30 +33,6 @@ _LOG = {
         "example": '{"cursor": "1764200000000-0", "type": "log", "line": "Running stage \'train\'"}\n',
     },
 }
-JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.", examples=[_ID])]
-Cursor = Annotated[
-    str,
-    Query(
-        pattern=r"^([0-9]{1,19}-[0-9]{1,19})?$",
-        description="Only what comes after it; empty: from the beginning.",
-        examples=["1764200000000-0"],
-    ),
-]
-IdempotencyKey = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        max_length=100,
-        pattern=r"^[\x21-\x7e]*$",
-        description="Names the order for a day: sent again it is the same job.",
-        examples=["nightly-2026-11-27"],
-    ),
-]
-Value = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str | None
-Parameters = Annotated[
-    dict[Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_.]+$")], Value | list[Value]],
-    Field(max_length=100, json_schema_extra={"additionalProperties": False}),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,47 +49,6 @@ class Jobs:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feed", JobFeed(self.queue))
-
-
-class JobRequest(BaseModel):
-    """What to do: up to a stage of the pipeline, `tune`, or `score`."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"kind": "train", "parameters": {"train.lr": 3e-5}}})
-
-    kind: Kind
-    parameters: Parameters = {}
-    """Dotted keys of params.yaml; of a scoring `input`, the id of an uploaded object, and `text`, its column."""
-
-
-class JobState(BaseModel):
-    """A job and how far it has come."""
-
-    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
-
-    id: str
-    kind: Kind
-    parameters: dict[str, Any]
-    owner: str
-    state: State
-    attempt: int
-    created: datetime
-    started: datetime | None
-    ended: datetime | None
-    stage: str
-    progress: float
-    metrics: dict[str, float]
-    experiment: str
-    result: str
-    error: str
-
-
-class JobPage(BaseModel):
-    """Jobs, the newest first; `next` is the cursor of the next page, empty on the last."""
-
-    model_config = ConfigDict(json_schema_extra={"example": {"jobs": [_EXAMPLE], "next": "41"}})
-
-    jobs: list[JobState]
-    next: str
 
 
 @router.post(

@@ -6,25 +6,28 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from finsight.domain.access import Principal
+from finsight.domain.actions import PATTERNS, known
 from finsight.domain.keys import LOCAL, SUBJECT, ApiKey, digest_of, excess, new_id, new_secret, text_of
 from finsight.domain.policy import Resource
 from finsight.service.access import may
 from finsight.service.gate import Credentialing
 from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import Problem, ProblemDocument
+from finsight.service.schemas import WHOLE, RequestBody
 
 DAY = 86400  # seconds
 MOST = 1000  # keys of a tenant, those that have ended in the last 30 days among them
 router = APIRouter(tags=["keys"])
 
 Role = Literal["viewer", "scorer", "trainer", "releaser", "admin"]
-Scope = Annotated[str, StringConstraints(pattern=r"^[a-z]+(\.[a-z]+)*$", max_length=60)]
+Scope = Annotated[str, AfterValidator(known), WithJsonSchema({"type": "string", "enum": PATTERNS})]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[\w .,:()/-]+$", min_length=1, max_length=80)]
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$", description="The id of a key.", examples=["0199f0c2a4d27c1e5b9a3f60"])]
+_NARROWED = "Actions that it is narrowed to, or beginnings of them with `.*`; none narrow nothing."
 _NO_KEY: dict[str, Any] = {"model": ProblemDocument, "description": "No key of this id in the tenant."}
 _ABOUT: dict[str, Any] = {
     "id": "0199f0c2a4d27c1e5b9a3f60",
@@ -40,26 +43,29 @@ _ABOUT: dict[str, Any] = {
 }
 
 
-class KeyRequest(BaseModel):
+class KeyRequest(RequestBody):
     """What a key shall be good for: nothing that its maker may not do."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"name": "nightly scoring", "roles": ["scorer"], "scopes": ["predict"], "days": 90}}
+        json_schema_extra={"example": {"name": "nightly scoring", "roles": ["scorer"], "scopes": ["predict"], "days": 90}}
     )
 
     name: Name
     roles: Annotated[list[Role], Field(min_length=1, max_length=5)]
-    scopes: Annotated[list[Scope], Field(max_length=50, description="Actions that it is narrowed to; none narrow nothing.")] = []
+    scopes: Annotated[list[Scope], Field(max_length=50, description=_NARROWED)] = Field([])
     tenant: Annotated[Tenant | None, Field(description="The maker's own when absent; another needs an admin of the tenant `local`.")] = None
-    days: Annotated[int | None, Field(ge=1, le=366, description="90 when absent, or less where the maker's own key ends before.")] = None
+    days: Annotated[
+        Annotated[int, Field(ge=1, le=366), WHOLE] | None,
+        Field(description="90 when absent, or less where the maker's own key ends before."),
+    ] = None
 
 
-class RotateRequest(BaseModel):
+class RotateRequest(RequestBody):
     """How long the secret that is replaced stays good."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"grace_seconds": 3600}})
+    model_config = ConfigDict(json_schema_extra={"example": {"grace_seconds": 3600}})
 
-    grace_seconds: Annotated[int, Field(ge=0, le=7 * DAY)] = DAY
+    grace_seconds: Annotated[int, Field(ge=0, le=7 * DAY), WHOLE] = DAY
 
 
 class KeyAbout(BaseModel):

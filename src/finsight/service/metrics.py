@@ -10,9 +10,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from finsight.service.access import admitted
 from finsight.service.parts import Parts
+from finsight.service.problems import ProblemDocument
 
 router = APIRouter(tags=["health"])
 ACTION = "metrics.read"
+# To those who come from elsewhere.
+_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 429, 503)}
 _PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # beside a proxy everybody comes from loopback
 
 
@@ -35,7 +38,7 @@ def _local(request: Request) -> bool:
     return host.is_loopback and not any(name in request.headers for name in _PROXIED)
 
 
-@router.get("/metrics", dependencies=[may_or_local(ACTION)], response_class=Response)
+@router.get("/metrics", dependencies=[may_or_local(ACTION)], response_class=Response, responses=_REFUSALS)
 def metrics(request: Request) -> Response:
     """Counters in the text format of Prometheus; open to this host, elsewhere to those who may ``metrics.read``."""
     parts: Parts = request.app.state.parts

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from finsight.service.problems import ProblemDocument
-from finsight.service.schemas import Alias, Why, example
+from finsight.service.schemas import Alias, RequestBody, Why, example
 
 _VERSION = {
     "version": 2,
@@ -94,7 +94,7 @@ class VersionDetails(Version):
     log: list[AuditLine]
 
 
-class Promotion(BaseModel):
+class Promotion(RequestBody):
     """Which alias shall point to the version."""
 
     model_config = example({"alias": "champion", "why": "", "force": False}, extra="forbid", **_REASONED)
@@ -110,7 +110,7 @@ class Promotion(BaseModel):
         return self
 
 
-class Rollback(BaseModel):
+class Rollback(RequestBody):
     """Which alias shall point to what it pointed to before."""
 
     model_config = example({"alias": "champion", "why": "wrong on dividends"}, extra="forbid")

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal, neighbourhood
-from finsight.domain.policy import Circumstances, Decision, Resource, about_models, decide
+from finsight.domain.actions import about_models
+from finsight.domain.policy import Circumstances, Decision, Resource, decide
 from finsight.service.asked import asked, changes
 from finsight.service.client_address import client_of
 from finsight.service.problems import Problem

@@ -10,19 +10,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finsight.domain.policy import ACTIONS, Condition, Grant, Policy, Refusal, Role, Share, about_models, covers
+from finsight.domain.actions import about_models, known
+from finsight.domain.policy import Condition, Grant, Policy, Refusal, Role, Share
 from finsight.errors import ParamsError
 from finsight.params.file import load_yaml
 
 DEFAULT = Path(__file__).with_name("policy.yaml")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LOG = logging.getLogger("finsight.service")
-
-
-def _known(pattern: str) -> str:
-    if not any(covers(pattern, action) for action in ACTIONS):
-        raise ValueError(f"no action is {pattern!r}; there are {', '.join(ACTIONS)}, and beginnings of them with .*")
-    return pattern
 
 
 def _hours(text: Any) -> tuple[time, time] | None:
@@ -35,7 +30,7 @@ def _hours(text: Any) -> tuple[time, time] | None:
     return start, end
 
 
-Actions = frozenset[Annotated[str, AfterValidator(_known)]]
+Actions = frozenset[Annotated[str, AfterValidator(known)]]
 Names = frozenset[str]
 
 

@@ -16,6 +16,7 @@ from finsight.service.gone import GoneError, unless_gone
 from finsight.service.parts import Parts
 from finsight.service.predictions import Rows, Served
 from finsight.service.problems import Problem
+from finsight.service.schemas import RequestBody
 
 MAX_TEXTS, MAX_CHARACTERS, MAX_EXPLAINED = 256, 10_000, 4
 CLIENT_GONE = 499  # nobody sees it but the metrics; nginx has it so
@@ -24,11 +25,10 @@ router = APIRouter(tags=["predictions"])
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
 
 
-class PredictRequest(BaseModel):
+class PredictRequest(RequestBody):
     """Texts to label, and what to say of them."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"texts": ["Operating profit rose to EUR 13.1 mn."], "explain": True}]},
     )
 

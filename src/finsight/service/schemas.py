@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-_ALIAS = "[A-Za-z][A-Za-z0-9_-]{0,63}"
+from finsight.domain.aliases import ALIAS, assignable
+
 _NUMBER = "[1-9][0-9]{0,8}"
 
 
@@ -21,16 +22,30 @@ def example(
     return ConfigDict(json_schema_extra={"example": content, **schema}, extra=extra, title=title)
 
 
+class RequestBody(BaseModel):
+    """A body of JSON, taken as it is: `true` is no number, `"1"` neither, and a member that is not known is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def _whole(value: Any) -> Any:
+    # 3.0 is an integer to JSON Schema, and some clients have no other numbers.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For an integer of a body; after its bounds, or the document would not show them."""
+
+
 def _assignable(alias: str) -> str:
-    # MLflow keeps these to itself.
-    if alias == "latest" or (alias[0] == "v" and alias[1:].isdigit()):
+    if not assignable(alias):
         raise ValueError("latest and v1, v2, … are not given as aliases")
     return alias
 
 
 Alias = Annotated[
     str,
-    StringConstraints(pattern=f"^{_ALIAS}$"),
+    StringConstraints(pattern=f"^{ALIAS}$"),
     AfterValidator(_assignable),
     Field(description="Letters, digits, `-` and `_`, a letter first; not `latest`, `v1`, `v2`, …", examples=["champion"]),
 ]
@@ -41,7 +56,7 @@ Why = Annotated[
 ]
 VersionName = Annotated[
     str,
-    Path(pattern=f"^({_NUMBER}|{_ALIAS})$", description="The number of a version, or an alias that points to one.", examples=["champion"]),
+    Path(pattern=f"^({_NUMBER}|{ALIAS})$", description="The number of a version, or an alias that points to one.", examples=["champion"]),
 ]
 
 

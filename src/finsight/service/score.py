@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
@@ -21,11 +21,11 @@ from finsight.domain.access import Principal
 from finsight.domain.jobs import Job, Kind, State
 from finsight.service import jobs
 from finsight.service.access import may
-from finsight.service.jobs import IdempotencyKey, JobId, JobState
+from finsight.service.job_schemas import IdempotencyKey, JobId, JobState
 from finsight.service.parts import Parts
 from finsight.service.predict import CLIENT_GONE
 from finsight.service.problems import WAIT, Problem, ProblemDocument
-from finsight.service.schemas import example
+from finsight.service.schemas import RequestBody, example
 from finsight.service.uploads import Scoring, TooLargeError, Upload
 
 SECONDS = 600.0  # that an upload may take
@@ -39,7 +39,7 @@ _SCORED = "id,text,predicted,prob_negative,prob_neutral,prob_positive,score\r\n7
 router = APIRouter(tags=["jobs"])
 
 
-class ScoreRequest(BaseModel):
+class ScoreRequest(RequestBody):
     """What to score: a table that was uploaded before, by the `input` of that job's parameters."""
 
     model_config = example({"input": _INPUT, "text": "text"}, extra="forbid")

@@ -16,6 +16,7 @@ import uvicorn
 from finsight import runtime
 from finsight.bootstrap import released
 from finsight.bootstrap import service as bootstrap
+from finsight.bootstrap.credentials import ways_in
 from finsight.bootstrap.sign_in import public_url, sign_in
 from finsight.bundle import bundle_digest
 from finsight.ports import ModelVersion
@@ -110,7 +111,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     :raises ParamsError: when a setting can't be, or would leave a public address open.
     """
     settings = load_settings()
-    ways, address = bootstrap.ways_in(settings, host), public_url(settings)  # before anything is loaded
+    ways, address = ways_in(settings, host), public_url(settings)  # before anything is loaded
     admins_key(settings)
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running, promoted = predictions(bundle, settings, meters, keeps=keeps)

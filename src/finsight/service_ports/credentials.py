@@ -52,7 +52,7 @@ class SigningKeys(Protocol):
     def current(self) -> SigningKey:
         """The key to sign with now.
 
-        :raises ArtifactError: when it can't be decrypted.
+        :raises ArtifactError: when it can't be decrypted; the message says what to do, and no secret.
         """
         ...
 
