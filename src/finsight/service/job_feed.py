@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -57,7 +58,7 @@ class _Tail:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK):
                 while not self.error and place(self._before) <= place(cursor):
-                    if found := [event for event in self._events if place(event.cursor) > place(cursor)]:
+                    if found := self._events[bisect_right(self._events, place(cursor), key=_place) :]:
                         return found
                     await self._changed.wait()
         if self.error:
@@ -129,6 +130,10 @@ class JobFeed:
                 tail.wake()
         finally:
             thread.shutdown(wait=False)
+
+
+def _place(event: Event) -> tuple[int, int]:
+    return place(event.cursor)
 
 
 async def _told(events: list[Event], tell: Callable[[Event], Awaitable[None]]) -> tuple[str, str]:
