@@ -350,6 +350,14 @@ def test_a_list_that_is_not_to_be_had_for_a_while_is_asked_for_again(ann: Sent, 
     assert "data-under-way>Redis does not do what is asked<" in ann.http.get("/live/jobs").text
 
 
+def test_what_it_says_of_a_log_without_a_line_lately_is_true(queue: RedisQueue, ann: Sent) -> None:
+    job = ordered(queue)
+    work = Working(queue)
+    assert "It has said nothing yet." in ann.http.get(f"/jobs/{job}").text
+    work.tell({"type": "log", "line": "long ago"}, *({"type": "progress", "step": n, "steps": 2000, "loss": 0.5} for n in range(1000)))
+    assert "It has said nothing for a while." in ann.http.get(f"/jobs/{job}").text
+
+
 def test_older_jobs_are_a_link_away(queue: RedisQueue, ann: Sent) -> None:
     made = [ordered(queue, seed=i) for i in range(13)]
     page = ann.http.get("/").text

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from test_sockets_predict import PATH, SCORER, Lengths, ask, parts_around
@@ -18,6 +19,7 @@ from finsight.adapters.redis_queue import RedisQueue
 from finsight.domain.access import Principal
 from finsight.service.access import Credentials
 from finsight.service.socket_protocol import SocketProtocol
+from finsight.service.sockets import SocketLimits
 from serving import metric
 from sockets import Service, Told, close_of, frame, handshake, parts_with, quick, rest, service, until
 
@@ -172,17 +174,18 @@ def test_a_peer_whose_pong_stands_behind_its_messages_is_none_that_is_gone() -> 
         assert running.open() == 1
 
 
-def test_a_breach_behind_a_message_is_no_error_of_the_service(errors: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("breach", "code"), [(b"\x81\x05hello", 1002), (frame(1, b"\xff"), 1007)])
+def test_a_breach_behind_a_message_is_no_error_of_the_service(errors: pytest.LogCaptureFixture, breach: bytes, code: int) -> None:
     model = Lengths()
     model.gate.clear()
     with service(parts_around(model)) as running:
         client = running.raw(PATH, SCORER)
         client.sendall(frame(1, ask(1, "x").encode()))
         until(lambda: metric(running.http, "finsight_lanes_busy") == 1)
-        client.sendall(b"\x81\x05hello")
-        assert close_of(client.recv(4096)) == 1002
+        client.sendall(breach)
+        assert close_of(client.recv(4096)) == code
         model.gate.set()
-        until(lambda: running.closed(1002) == 1)
+        until(lambda: running.closed(code) == 1)
         client.close()
     assert not errors.records
 
@@ -220,6 +223,29 @@ def test_looks_that_nobody_answers_take_no_threads_of_requests() -> None:
         gate.may.set()
         for client in clients:
             client.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.long
+def test_a_queue_that_does_not_answer_followers_takes_no_threads_of_requests(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, may = RedisQueue(redis_url), threading.Event()
+    told, events = Told(queue), queue.events
+
+    def late(*asked: Any) -> Any:
+        assert may.wait(60)
+        return events(*asked)
+
+    monkeypatch.setattr(queue, "events", late)
+    with service(parts_with(queue, limits=SocketLimits(of_principal=50))) as running:
+        clients = [running.connect(told.path) for _ in range(45)]
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert running.http.get("/v1/me", headers={"X-API-Key": SCORER}).status_code == 200
+        assert time.monotonic() - began < 5
+        may.set()
+        assert {json.loads(client.recv(timeout=10))["state"] for client in clients} == {"queued"}
+        queue.cancel(told.job.id)
+        assert {rest(client)[1] for client in clients} == {1000}
+    queue.close()
 
 
 def test_a_number_that_json_does_not_know_is_null(redis_url: str) -> None:

@@ -46,6 +46,7 @@ def one_job(request: Request, principal: Principal, job: str) -> dict[str, Any]:
     return {
         "job": jobs.shown(found),
         "lines": lines[-LINES:],
+        "more": len(said) == _SAID,
         "cancelling": any(content["type"] == "cancel" for content in said) and not found.state.ended,
         "may_cancel": not found.state.ended and permitted(request, principal, "jobs.cancel", thing),
     }

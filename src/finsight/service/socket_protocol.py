@@ -80,11 +80,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return message
 
     def send_receive_event_to_app(self) -> None:
-        """See uvicorn."""
+        """See uvicorn, which would log a message that is not UTF-8 as an error of the service."""
         self._heard = self.loop.time()
         self._late += self.close_sent
         self._failed = self._failed or self._late > MOST_LATE
-        super().send_receive_event_to_app()
+        try:
+            self.frames = [data := b"".join(self.frames)]
+            if self.curr_msg_data_type == "text":
+                data.decode()
+        except UnicodeDecodeError:
+            self._break_off(Close.NOT_TEXT, "a message is not UTF-8")
+        else:
+            super().send_receive_event_to_app()
 
     def shutdown(self) -> None:
         """See uvicorn."""
@@ -95,7 +102,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """A frame that goes on with a message; one without content would cost nobody but us."""
         self._more_frames = 0 if event.fin else self._more_frames + 1
         if self._more_frames >= MOST_FRAMES:
-            self._break_off(f"a message came in more than {MOST_FRAMES} frames")
+            self._break_off(Close.FRAMES, f"a message came in more than {MOST_FRAMES} frames")
         if not self._failed:
             super().handle_cont(event)
 
@@ -115,11 +122,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self._since, self._controls = now, 0
         self._controls += 1
         if self._controls > MOST_CONTROLS:
-            self._break_off(f"more than {MOST_CONTROLS} pings and pongs came within {WITHIN:g} s")
+            self._break_off(Close.FRAMES, f"more than {MOST_CONTROLS} pings and pongs came within {WITHIN:g} s")
 
-    def _break_off(self, why: str) -> None:
+    def _break_off(self, code: Close, why: str) -> None:
         if not self._failed:
-            self.conn.fail(Close.FRAMES, why)
+            self.conn.fail(code, why)
             self.handle_parser_exception()
 
     def handle_close(self, event: Frame) -> None:
