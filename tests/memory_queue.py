@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,15 @@ class Kept:
     over: float = 0.0
     cancel: bool = False
     events: list[Event] = field(default_factory=list)
+    gone: int = 0
 
     def say(self, **content: Any) -> None:
-        self.events.append(Event(f"{len(self.events) + 1}-0", content))
+        self.events.append(Event(f"1-{self.gone + len(self.events) + 1}", content))
+
+    def forget(self, most: int) -> None:
+        while sum(len(json.dumps(event.content)) for event in self.events) > most:
+            self.events.pop(0)
+            self.gone += 1
 
     def turn(self, state: State, error: str = "", **changes: Any) -> None:
         self.job = replace(self.job, state=state, error=error, **changes)
@@ -33,7 +40,8 @@ class Kept:
 
 
 class MemoryQueue:
-    def __init__(self, lease: float = 30.0, attempts: int = 3, pause: float = 10.0) -> None:
+    def __init__(self, lease: float = 30.0, attempts: int = 3, pause: float = 10.0, said: int = 2**20) -> None:
+        self._said = said
         self._lease, self._attempts, self._pause = lease, attempts, pause
         self._kept: dict[str, Kept] = {}
         self._content: dict[str, str] = {}
@@ -91,10 +99,15 @@ class MemoryQueue:
 
     def events(self, job: str, after: str = "", limit: int = 500, wait: float = 0.0) -> list[Event]:
         try:
-            start = int(after.partition("-")[0]) if after else 0
+            start = int(after.partition("-")[2]) if after else 0
         except ValueError:
             raise ParamsError("after: no cursor") from None
-        return self._kept[job].events[start : start + limit] if job in self._kept else []
+        kept = self._kept.get(job)
+        if kept is None:
+            return []
+        line = f"… {kept.gone} events before this one are no longer kept"
+        gap = [Event(f"1-{kept.gone}", {"type": "log", "line": line})] if start < kept.gone else []
+        return [*gap, *kept.events[max(0, start - kept.gone) :]][:limit]
 
     def news(self, after: Mapping[str, str], limit: int = 500, wait: float = 0.0) -> dict[str, list[Event]]:
         found = {job: self.events(job, cursor, limit) for job, cursor in after.items()}
@@ -126,6 +139,7 @@ class MemoryQueue:
             kept.told = number
             for event in events:
                 kept.say(**event)
+                kept.forget(self._said)
                 if event["type"] == "stage":
                     kept.job = replace(kept.job, stage=event["stage"], progress=0.0)
                 elif event["type"] == "progress":

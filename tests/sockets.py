@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,10 +67,7 @@ class Service:
     def raw(self, path: str, key: str = TRAINER) -> socket.socket:
         """A connection past its handshake, without anybody who reads or answers pings."""
         opened = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        nonce = base64.b64encode(os.urandom(16)).decode()
-        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Upgrade: websocket", "Connection: Upgrade"]
-        lines += [f"Sec-WebSocket-Key: {nonce}", "Sec-WebSocket-Version: 13", f"X-API-Key: {key}"]
-        opened.sendall("\r\n".join([*lines, "", ""]).encode())
+        opened.sendall(handshake(path, key))
         answer = b""
         while b"\r\n\r\n" not in answer:
             answer += opened.recv(1)
@@ -101,6 +99,34 @@ def parts_with(queue: RedisQueue | None = None, allowance: str = PLENTY, limits:
     jobs = Jobs(queue, lambda kind, parameters, tenant, owner: Order(kind, parameters, tenant, owner)) if queue else None
     about: dict[str, Any] = {"gate": Badges(), "rules": rules(allowance), "own": None, **predicting(), **given}
     return Parts(jobs=jobs, sockets=Sockets(limits or SocketLimits()), **about)
+
+
+def handshake(path: str, key: str, *more: str) -> bytes:
+    """The head of one, with more headers."""
+    nonce = base64.b64encode(os.urandom(16)).decode()
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Upgrade: websocket", "Connection: Upgrade", *more]
+    lines += [f"Sec-WebSocket-Key: {nonce}", "Sec-WebSocket-Version: 13", *([f"X-API-Key: {key}"] if key else [])]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
+    """A frame of a client's."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else struct.pack("!BH", 0xFE, size) if size < 2**16 else struct.pack("!BQ", 0xFF, size)
+    return bytes([opcode | 0x80 * fin]) + length + bytes(4) + payload  # masked by zeros
+
+
+def close_of(data: bytes) -> int:
+    """The code of the close frame that some frames of the service end with."""
+    code = 0
+    while data:
+        size, start = data[1] & 0x7F, 2
+        if size == 126:
+            size, start = struct.unpack("!H", data[2:4])[0], 4
+        if data[0] == 0x88:
+            code = struct.unpack("!H", data[start : start + 2])[0]
+        data = data[start + size :]
+    return code
 
 
 def drop(client: ClientConnection) -> None:

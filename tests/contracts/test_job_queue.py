@@ -1,5 +1,6 @@
 """Both job queues, a live Redis and the one in memory, held to one contract."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -322,6 +323,47 @@ def test_news_of_several_jobs_are_those_after_a_cursor_of_each(make: Make) -> No
     assert queue.news(dict.fromkeys(jobs, "")) == {job: queue.events(job) for job in jobs}
     with pytest.raises(ParamsError, match="cursor"):
         queue.news({told: "; DROP"})
+
+
+def test_of_a_job_that_says_much_the_newest_is_kept_and_a_line_says_what_is_not(make: Make) -> None:
+    queue = make(said=5000)
+    job, _ = queue.submit(order())
+    lease = queue.take("w")
+    assert lease
+    begun = queue.events(job.id)
+    for n in range(1, 31):
+        queue.tell(lease, n, [{"type": "log", "line": f"{n} {i} größer {'x' * 50}"} for i in range(1, 11)])
+    gap, *kept = queue.events(job.id)
+    gone = len(begun) + 300 - len(kept)
+    assert str(gap.content["line"]).startswith(f"… {gone} events before this one are no longer kept")
+    assert 4500 < sum(len(json.dumps(event.content, ensure_ascii=False).encode()) for event in kept) <= 5000
+    assert [event.content["line"][:4].split()[0] for event in kept[-10:]] == ["30"] * 10
+    everything = [gap, *kept]
+    for i, event in enumerate(everything):
+        assert queue.events(job.id, event.cursor) == everything[i + 1 :]
+    assert queue.events(job.id, begun[-1].cursor) == everything  # whoever had read that far was overtaken
+    assert queue.events(job.id, begun[-1].cursor, 3) == everything[:3]
+    assert queue.news({job.id: ""}, 1) == {job.id: [gap]}
+    assert queue.latest(job.id, 1000) == kept
+    assert queue.end(lease, Outcome(Ending.SUCCEEDED))
+    assert queue.events(job.id, kept[-1].cursor)[-1].end == "succeeded"
+    places = [place(event.cursor) for event in queue.events(job.id)]
+    assert places == sorted(set(places))
+
+
+def test_a_cursor_that_was_made_up_finds_no_gap_where_there_is_none(redis_url: str) -> None:
+    queue = RedisQueue(redis_url, said=500)
+    job, _ = queue.submit(order())
+    lease = queue.take("w")
+    assert lease
+    queue.tell(lease, 1, [{"type": "log", "line": "x" * 100}] * 20)
+    time.sleep(0.01)
+    queue.tell(lease, 2, [{"type": "log", "line": "y"}])
+    last = queue.events(job.id)[-1]
+    made_up = f"{place(last.cursor)[0] - 1}-0"
+    assert queue.events(job.id, made_up) == [last]
+    assert len(queue.events(job.id, "1-0")) > 2
+    queue.close()
 
 
 def test_where_a_job_ends_an_event_says_so(make: Make) -> None:

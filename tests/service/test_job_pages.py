@@ -19,6 +19,7 @@ from finsight.adapters.jobs import RepositoryJobs
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.adapters.redis_sessions import RedisSessions
 from finsight.domain.jobs import Kind, Limits, Order
+from finsight.errors import UnreachableError
 from finsight.service.app import create_app
 from finsight.service.job_pages import typed
 from finsight.service.jobs import Jobs
@@ -341,6 +342,22 @@ def test_each_role_may_what_it_may_over_rest(
     zoe.http.close()
 
 
+def test_a_list_that_is_not_to_be_had_for_a_while_is_asked_for_again(ann: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise UnreachableError("Redis does not do what is asked")
+
+    monkeypatch.setattr(RedisQueue, "jobs", away)
+    assert "data-under-way>Redis does not do what is asked<" in ann.http.get("/live/jobs").text
+
+
+def test_what_it_says_of_a_log_without_a_line_lately_is_true(queue: RedisQueue, ann: Sent) -> None:
+    job = ordered(queue)
+    work = Working(queue)
+    assert "It has said nothing yet." in ann.http.get(f"/jobs/{job}").text
+    work.tell({"type": "log", "line": "long ago"}, *({"type": "progress", "step": n, "steps": 2000, "loss": 0.5} for n in range(1000)))
+    assert "It has said nothing for a while." in ann.http.get(f"/jobs/{job}").text
+
+
 def test_older_jobs_are_a_link_away(queue: RedisQueue, ann: Sent) -> None:
     made = [ordered(queue, seed=i) for i in range(13)]
     page = ann.http.get("/").text
@@ -372,7 +389,7 @@ def test_parameters_are_read_as_params_yaml_has_them() -> None:
     train.seed=12
     validate.language="12"
     a.b=yes
-    ingest.corpora=[starter, "a, b", 7 ]
+    ingest.corpora=[starter , "a, b" , 7 , "x"y, "z]
     c.d=[]
     e.f=a=b
     g.h=[[[[
@@ -385,10 +402,18 @@ def test_parameters_are_read_as_params_yaml_has_them() -> None:
         "train.seed": 12,
         "validate.language": "12",
         "a.b": "yes",
-        "ingest.corpora": ["starter", "a, b", 7],
+        "ingest.corpora": ["starter", "a, b", 7, '"x"y', '"z'],
         "c.d": [],
         "e.f": "a=b",
         "g.h": "[[[[",
         "i.j": "NaN",
     }
     assert typed("a.b=" + "[" * 5000 + "]" * 5000) == {"a.b": ["[" * 4999 + "]" * 4999]}
+
+
+def test_a_list_is_read_in_no_time_whatever_it_looks_like() -> None:
+    for item in (" " * 9000 + '"y', '"' * 9000, '"\\"' * 3000, '",' * 4000 + "x", '"\\",' * 2000 + '"', " ," * 4000):
+        began = time.process_time()
+        typed(f"a.b=[x{item}]")
+        typed(f"a.b=[{item}]")
+        assert time.process_time() - began < 2

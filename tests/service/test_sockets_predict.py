@@ -20,7 +20,7 @@ from finsight.service.batching import Limits
 from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions, Served
 from serving import metric
-from sockets import Service, drop, parts_with, quick, rest, service, until
+from sockets import Service, close_of, drop, frame, parts_with, quick, rest, service, until
 
 PATH = "/v1/ws/predict"
 SCORER = "ann:acme:scorer"
@@ -166,26 +166,6 @@ def test_a_binary_frame(shared: Service) -> None:
         assert rest(client) == ([], 1003, "a binary frame came; send text")
 
 
-def frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
-    """A frame of a client's."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else struct.pack("!BH", 0xFE, size) if size < 2**16 else struct.pack("!BQ", 0xFF, size)
-    return bytes([opcode | 0x80 * fin]) + length + bytes(4) + payload  # masked by zeros
-
-
-def close_of(data: bytes) -> int:
-    """The code of the close frame that some frames of the service end with."""
-    code = 0
-    while data:
-        size, start = data[1] & 0x7F, 2
-        if size == 126:
-            size, start = struct.unpack("!H", data[2:4])[0], 4
-        if data[0] == 0x88:
-            code = struct.unpack("!H", data[start : start + 2])[0]
-        data = data[start + size :]
-    return code
-
-
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -201,6 +181,7 @@ def close_of(data: bytes) -> int:
     ],
 )
 def test_what_breaks_the_protocol(shared: Service, sent: list[bytes], code: int) -> None:
+    before = shared.closed(code)
     client = shared.raw(PATH, SCORER)
     client.sendall(b"".join(sent))
     said = b""
@@ -208,6 +189,7 @@ def test_what_breaks_the_protocol(shared: Service, sent: list[bytes], code: int)
         said += more
     assert close_of(said) == code
     client.close()
+    until(lambda: shared.closed(code) > before)
     until(lambda: shared.open() == 0)
     assert not shared.parts.sockets._open
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from finsight.adapters.job_process import JobProcess, plain_environment
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.domain.jobs import Job, Kind, Order, State
 from finsight.errors import UnreachableError
@@ -255,3 +257,16 @@ def test_a_redis_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Pat
             assert log(queue, running) == [*map(str, range(1, 61))]
             queue.close()
             stack.close()
+
+
+def test_of_a_command_that_says_much_the_end_is_heard_and_no_more_at_once_than_redis_can_take(tmp_path: Path) -> None:
+    script = "for n in range(120_000): print(n)\nfor n in range(500): print(str(n) * 5000)\nprint('the end')"
+    process = JobProcess([sys.executable, "-c", script], tmp_path, plain_environment(), tmp_path, 60.0)
+    said: list[str] = []
+    while process.poll() is None:
+        lines = [event["line"] for event in process.said()]
+        assert sum(map(len, lines)) < 2**18 + 4000
+        said += lines
+    process.close()
+    assert said[:2] == ["0", "1"]
+    assert (len(said) > 120_500, said[-1]) == (True, "the end")

@@ -21,10 +21,9 @@ from finsight.adapters import leash
 from finsight.errors import UnreachableError
 from finsight.events import VARIABLE
 
-MOST_LINES = 100_000  # of a command's output that are kept
 LONGEST_LINE = 4_000  # characters
 _WAITING = 5_000  # lines that nobody has fetched; then the command has to wait
-_BATCH = 1_000
+_BATCH, _BATCH_SIZE = 1_000, 1 << 18  # lines and characters that are fetched at once: with that a command that never stops is slowed down
 _STAGE = re.compile(r"(?:Running stage|Stage) '([^']+)'")  # what DVC prints
 _SECRETS = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "FINSIGHT_REDIS_URL")
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -103,10 +102,11 @@ class JobProcess:
 
     def said(self) -> list[dict[str, Any]]:
         """What it said since the last call: log lines, stages, and what finsight.events wrote."""
-        found = self._events()
+        found, size = self._events(), 0
         with contextlib.suppress(queue.Empty):
-            while len(found) < _BATCH:
+            while len(found) < _BATCH and size < _BATCH_SIZE:
                 found.append(self._lines.get_nowait())
+                size += len(found[-1].get("line", ""))
         return found
 
     def renew(self) -> None:
@@ -150,23 +150,22 @@ class JobProcess:
         return found
 
     def _listen(self, output: IO[bytes]) -> None:
-        count, rest = 0, b""
+        rest = b""
         with contextlib.suppress(ValueError, OSError):  # closed
             while block := os.read(output.fileno(), 1 << 16):
                 *lines, rest = re.split(rb"[\r\n]+", rest + block)
                 if len(rest) > LONGEST_LINE:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
-                    count += 1
-                    self._heard(line, count)
-        self._heard(rest, count)
+                    self._heard(line)
+        self._heard(rest)
         self._starting.close()
 
-    def _heard(self, line: bytes, count: int) -> None:
+    def _heard(self, line: bytes) -> None:
         text = _UNPRINTABLE.sub("", line.decode("utf-8", "replace")).rstrip()[:LONGEST_LINE]
-        if not text or count > MOST_LINES:
+        if not text:
             return
-        self._lines.put({"type": "log", "line": text if count < MOST_LINES else f"… more than {MOST_LINES} lines: the rest is not kept"})
+        self._lines.put({"type": "log", "line": text})
         if stage := _STAGE.match(text):
             self._starting.close()
             self._lines.put({"type": "stage", "stage": stage[1]})

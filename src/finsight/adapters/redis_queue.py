@@ -11,11 +11,12 @@ from typing import Any
 
 from finsight.adapters import redis_scripts as lua
 from finsight.adapters.redis_connection import answering, connect
-from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
+from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State, place
 from finsight.errors import ParamsError, UnreachableError
 from finsight.service_ports import Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 
 KEPT = 30 * 24 * 3600  # seconds that a job is kept after its end
+SAID = 8 * 2**20  # bytes of what was said of a job that are kept, the newest
 CLIENT_KEY = 24 * 3600  # seconds that a client's key is good for
 LONGEST_CALL = 10.0  # seconds; less where the lease is short, so that a worker notices in time that nobody answers
 _SCANNED = 1000  # jobs that are looked at for a page, at most
@@ -30,13 +31,15 @@ class RedisQueue:
     :param lease: seconds from a worker's last word until its job is another's.
     :param attempts: how often a job is tried.
     :param pause: seconds before the second attempt; twice as long before each further one.
+    :param said: bytes of what was said of a job that are kept.
     :raises ParamsError: when the address is none.
     """
 
-    def __init__(self, url: str, lease: float = 30.0, attempts: int = 3, pause: float = 10.0) -> None:
+    def __init__(self, url: str, lease: float = 30.0, attempts: int = 3, pause: float = 10.0, said: int = SAID) -> None:
         self._call = max(1.0, min(LONGEST_CALL, lease / 3))
+        # A step is never sent again here: whoever asks for it knows whether it may be done twice.
         self._redis = connect(url, seconds=self._call, again=0)
-        self._lease = lease
+        self._lease, self._said = lease, said
         self._tries = (attempts, round(pause * 1000), KEPT)
 
     def close(self) -> None:
@@ -124,11 +127,24 @@ class RedisQueue:
         streams = answer.items() if isinstance(answer, Mapping) else answer or []
         # Of one stream there is one list, which the newer protocol wraps in another.
         lists = {name: found[0] if found and isinstance(found[0], list) else found for name, found in streams}
-        return {
+        news = {
             name.removeprefix(f"{_P}events:"): [Event(cursor, json.loads(fields["event"])) for cursor, fields in found]
             for name, found in lists.items()
             if found
         }
+        return {job: [*self._gap(job, after[job], events[0].cursor), *events][:limit] for job, events in news.items()}
+
+    def _gap(self, job: str, after: str, first: str) -> list[Event]:
+        """A line in the place of the events between two cursors that are no longer kept, where there were any."""
+        time, number = place(first)
+        if number <= place(after)[1] + 1:
+            return []
+        with _reachable():
+            oldest = self._redis.xrange(f"{_P}events:{job}", count=1)
+        if oldest and place(oldest[0][0]) <= place(after):  # a client has made the cursor up
+            return []
+        line = f"… {number - 1} events before this one are no longer kept: the log of a job has its last {self._said / 2**20:g} MiB"
+        return [Event(f"{time}-{number - 1}", {"type": "log", "line": line})]
 
     def latest(self, job: str, limit: int) -> list[Event]:
         """See :class:`~finsight.service_ports.JobQueue`."""
@@ -145,7 +161,7 @@ class RedisQueue:
     def tell(self, lease: Lease, number: int, events: Sequence[Mapping[str, Any]] = ()) -> Word:
         """See :class:`~finsight.service_ports.JobQueue`."""
         said = [json.dumps(dict(event), ensure_ascii=False) for event in events]
-        asked = (lease.job.id, lease.token, number, round(self._lease * 1000), len(said), *said)
+        asked = (lease.job.id, lease.token, number, round(self._lease * 1000), self._said, len(said), *said)
         return Word(self._run(lua.TELL, *asked, *_flat(changes(events))))
 
     def end(self, lease: Lease, outcome: Outcome) -> bool:

@@ -18,10 +18,27 @@ local function now() local t = redis.call('TIME'); return t[1] * 1000 + math.flo
 local function job(id) return P .. 'job:' .. id end
 local function field(id, name) return redis.call('HGET', job(id), name) end
 local function set(id, ...) redis.call('HSET', job(id), ...) end
-local function say(id, event) redis.call('XADD', P .. 'events:' .. id, '*', 'event', event) end
+local function say(id, events, most) -- a cursor is a time and the event's number: a gap is seen by the numbers on both of its sides
+  local stream, at = P .. 'events:' .. id, math.max(now(), tonumber(field(id, 'at') or 0))
+  local number, size = tonumber(field(id, 'said') or 0), tonumber(field(id, 'size') or 0)
+  for _, event in ipairs(events) do
+    number, size = number + 1, size + #event
+    redis.call('XADD', stream, at .. '-' .. number, 'event', event)
+  end
+  while most and size > most do
+    local gone = {}
+    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', 100)) do
+      if size <= most then break end
+      size = size - #entry[2][2]
+      gone[#gone + 1] = entry[1]
+    end
+    if #gone == 0 then size = 0 else redis.call('XDEL', stream, unpack(gone)) end
+  end
+  set(id, 'at', at, 'said', number, 'size', size)
+end
 local function state(id, to, error)
   set(id, 'state', to, 'error', error)
-  say(id, cjson.encode({type = 'state', state = to, attempt = tonumber(field(id, 'attempt')), error = error}))
+  say(id, {cjson.encode({type = 'state', state = to, attempt = tonumber(field(id, 'attempt')), error = error})})
 end
 local function enqueue(id, at)
   set(id, 'token', 0)
@@ -109,7 +126,7 @@ return {id, token}
 """
 )
 
-# id, token, number, lease (ms), how many events, events, then names and values of the job's fields
+# id, token, number, lease (ms), most bytes of events, how many events, events, then names and values of the job's fields
 TELL = (
     _COMMON
     + """
@@ -118,9 +135,10 @@ if not holds(id, ARGV[2]) then return 'lost' end
 redis.call('ZADD', P .. 'leases', now() + tonumber(ARGV[4]), id)
 if tonumber(ARGV[3]) > tonumber(field(id, 'told')) then
   set(id, 'told', ARGV[3])
-  local events = tonumber(ARGV[5])
-  for i = 6, 5 + events do say(id, ARGV[i]) end
-  for i = 6 + events, #ARGV, 2 do set(id, ARGV[i], ARGV[i + 1]) end
+  local events, said = tonumber(ARGV[6]), {}
+  for i = 7, 6 + events do said[#said + 1] = ARGV[i] end
+  say(id, said, tonumber(ARGV[5]))
+  for i = 7 + events, #ARGV, 2 do set(id, ARGV[i], ARGV[i + 1]) end
 end
 return field(id, 'cancel') and 'cancel' or 'go on'
 """
@@ -152,7 +170,7 @@ local at = field(id, 'state')
 if at == 'queued' then finish(id, 'cancelled', '', ARGV[2])
 elseif at == 'running' and not field(id, 'cancel') then
   set(id, 'cancel', 1)
-  say(id, cjson.encode({type = 'cancel'}))
+  say(id, {cjson.encode({type = 'cancel'})})
 end
 return 1
 """

@@ -10,14 +10,16 @@ class Close(IntEnum):
 
     DONE = 1000
     """All is said; of a job's socket the reason is the job's state."""
+    BREACH = 1002
+    """What came is not as RFC 6455 has it; the server's protocol finds that, and what ends with 1007 to 1009."""
     UNSUPPORTED = 1003
     """A binary frame came."""
     NOT_TEXT = 1007
-    """What came is not UTF-8; the server's protocol finds that."""
+    """What came is not UTF-8."""
     FRAMES = 1008
-    """A message came in too many frames; likewise."""
+    """A message came in too many frames, or pings without end."""
     TOO_LARGE = 1009
-    """A message is larger than may be; likewise."""
+    """A message is larger than may be."""
     UNFORESEEN = 1011
     """Something went wrong here; or the peer answered no ping, which the server's protocol finds."""
     RESTART = 1012

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 
 from finsight.domain.jobs import Event, Job, place
 from finsight.errors import DataError
@@ -17,6 +18,7 @@ PAGE = 100  # events that are fetched at once
 KEPT = 200  # newest events of a job that sockets share; who is further behind reads the queue
 WAIT = 0.25  # seconds that one question to the queue waits; a job that is new to the feed waits for its end
 PAUSE = 0.05  # seconds between two: what comes close together is told together
+_THREADS = 8  # in which followers read the queue: while it says nothing they take none of those of requests
 LOOK = 10.0  # seconds of silence after which a job is looked at, in case nothing more will come
 
 
@@ -57,7 +59,7 @@ class _Tail:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK):
                 while not self.error and place(self._before) <= place(cursor):
-                    if found := [event for event in self._events if place(event.cursor) > place(cursor)]:
+                    if found := self._events[bisect_right(self._events, place(cursor), key=_place) :]:
                         return found
                     await self._changed.wait()
         if self.error:
@@ -70,6 +72,7 @@ class JobFeed:
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
+        self._threads = CapacityLimiter(_THREADS)
         self._tails: dict[str, _Tail] = {}
         self._reading: asyncio.Task[None] | None = None
 
@@ -80,7 +83,7 @@ class JobFeed:
         :raises UnreachableError: when the queue does not answer.
         """
         while True:
-            while events := await run_in_threadpool(self._queue.events, job.id, cursor, PAGE):
+            while events := await to_thread.run_sync(self._queue.events, job.id, cursor, PAGE, limiter=self._threads):
                 cursor, end = await _told(events, tell)
                 if end:
                     return end
@@ -91,7 +94,7 @@ class JobFeed:
                     cursor, end = await _told(events, tell)
                     if end:
                         return end
-            now = await run_in_threadpool(self._queue.get, job.id)
+            now = await to_thread.run_sync(self._queue.get, job.id, limiter=self._threads)
             if now is None:
                 raise DataError(f"job {job.id} is no longer there")
             job = now
@@ -129,6 +132,10 @@ class JobFeed:
                 tail.wake()
         finally:
             thread.shutdown(wait=False)
+
+
+def _place(event: Event) -> tuple[int, int]:
+    return place(event.cursor)
 
 
 async def _told(events: list[Event], tell: Callable[[Event], Awaitable[None]]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from finsight.domain.access import Principal
 from finsight.domain.policy import Resource
-from finsight.errors import FinsightError
+from finsight.errors import FinsightError, UnreachableError
 from finsight.service import jobs
 from finsight.service.permission import permitted
 from finsight.service.problems import Problem
@@ -21,12 +21,14 @@ _METRICS = 2
 
 
 def job_list(request: Request, principal: Principal, cursor: str = "") -> dict[str, Any]:
-    """A tenant's jobs, the newest first, with ``older`` as the next cursor; ``away`` says why there are none to be had."""
-    about: dict[str, Any] = {"cursor": cursor, "rows": [], "older": "", "away": "", "running": 0, "queued": 0}
+    """A tenant's jobs, the newest first, with ``older`` as the next cursor; ``away`` says why there are none to be had, for a while where
+    ``passing``."""
+    about: dict[str, Any] = {"cursor": cursor, "rows": [], "older": "", "away": "", "passing": False, "running": 0, "queued": 0}
     try:
         found = jobs.list_jobs(request, principal, None, None, cursor, SHOWN)
     except (Problem, FinsightError) as error:  # the rest of the page works without a queue
-        return about | {"away": error.detail if isinstance(error, Problem) else str(error)}
+        away = error.detail if isinstance(error, Problem) else str(error)
+        return about | {"away": away, "passing": isinstance(error, UnreachableError)}
     counts = {state: sum(job.state == state for job in found.jobs) for state in ("running", "queued")}
     rows = [{"job": job, "metrics": _chosen(job.metrics)} for job in found.jobs]
     return about | counts | {"rows": rows, "older": found.next}
@@ -44,6 +46,7 @@ def one_job(request: Request, principal: Principal, job: str) -> dict[str, Any]:
     return {
         "job": jobs.shown(found),
         "lines": lines[-LINES:],
+        "more": len(said) == _SAID,
         "cancelling": any(content["type"] == "cancel" for content in said) and not found.state.ended,
         "may_cancel": not found.state.ended and permitted(request, principal, "jobs.cancel", thing),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
+from pydantic_core import to_json
 from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
@@ -186,5 +186,5 @@ def shown(job: Job) -> JobState:
 
 
 def as_json(event: Event) -> str:
-    """An event on one line, with the ``cursor`` to go on from."""
-    return json.dumps({"cursor": event.cursor, **event.content}, ensure_ascii=False)
+    """An event on one line, with the ``cursor`` to go on from; a number that JSON has no word for is null, as in every answer."""
+    return to_json({"cursor": event.cursor, **event.content}, inf_nan_mode="null").decode()

@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from anyio import to_thread
 from fastapi import WebSocket
-from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocketDisconnect
 
 from finsight.domain.access import Principal
@@ -35,13 +35,16 @@ class OpenSocket:
     """
 
     def __init__(self, socket: WebSocket, sockets: Sockets, principal: Principal, action: str, resource: Resource | None = None) -> None:
-        self._socket, self._limits, self._ending = socket, sockets.limits, sockets.ending
+        self._socket, self._limits, self._ending, self._checks = socket, sockets.limits, sockets.ending, sockets.checks
         self._principal, self._action, self._resource = principal, action, resource
         self._ended: asyncio.Task[bool] | None = None
 
     async def run(self, *work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Open it, work until something raises how it ends, and close it."""
-        await self._socket.accept()
+        try:
+            await self._socket.accept()
+        except WebSocketDisconnect:  # the peer has gone meanwhile
+            return
         self._ended = asyncio.create_task(self._ending.wait())
         tasks = [asyncio.create_task(one()) for one in (*work, self._watch)]
         try:
@@ -73,9 +76,9 @@ class OpenSocket:
         coming = asyncio.ensure_future(self._socket.receive())
         try:
             await asyncio.wait({coming, self._ended} if self._ended else {coming}, timeout=idle, return_when=asyncio.FIRST_COMPLETED)
+            if self._ending.is_set():  # also where there is a message: of a peer that goes on sending there would be no end
+                raise Closing(Close.RESTART, "the service is ending; connect again")
             if not coming.done():
-                if self._ending.is_set():
-                    raise Closing(Close.RESTART, "the service is ending; connect again")
                 raise Closing(Close.IDLE, f"no message came for {idle:g} s; connect again when there is one")
             message = coming.result()
         finally:
@@ -94,7 +97,7 @@ class OpenSocket:
             # Those that were opened together need not be looked at together.
             await asyncio.sleep(min(left, self._limits.recheck * random.uniform(0.8, 1.2)))  # noqa: S311
             try:
-                await run_in_threadpool(self._check)
+                await to_thread.run_sync(self._check, limiter=self._checks)
                 confirmed = time.monotonic()
             except UnreachableError:  # as a key is remembered for requests while Redis is away
                 if time.monotonic() - confirmed > SECONDS:

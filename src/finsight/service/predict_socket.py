@@ -104,7 +104,10 @@ class _Stream:
 
         :raises Closing: when too many were in a row.
         """
-        standing = await run_in_threadpool(self._parts.rules.limits.hit, self._who, ACTION)
+        limits = self._parts.rules.limits
+        standing = limits.at_once(self._who, ACTION)
+        if standing is None:
+            standing = await run_in_threadpool(limits.hit, self._who, ACTION)
         self._refused = 0 if standing.allowed else self._refused + 1
         if self._refused > self._limits.refused:
             raise Closing(Close.TOO_MANY, f"no more than {standing.amount} messages; wait {standing.seconds} s before you connect again")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError, RefusedError, UnreachableError
 from finsight.service.envelope import REQUEST_ID
@@ -75,7 +76,7 @@ class ProblemDocument(BaseModel):
 
 
 def document(
-    request: Request,
+    request: HTTPConnection,
     status: int,
     detail: str,
     kind: str | None = None,
@@ -122,6 +123,14 @@ def refusal(request: HTTPConnection, error: FinsightError | Invalid) -> Problem:
 
 def add_problems(app: FastAPI) -> None:
     """Answer every error of the app's that is foreseen by a problem document; finsight.service.unforeseen has the rest."""
+    nothing_here = app.router.default
+
+    async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # Starlette's own answer is a bare 403
+            raise Problem(404, "there is no socket at this path")
+        await nothing_here(scope, receive, send)
+
+    app.router.default = nowhere
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
+
 from finsight.domain.access import Principal
 from finsight.service.problems import WAIT, Problem
+
+_CHECKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Sockets:
         self.limits = limits
         self.ending = asyncio.Event()
         """Set when all have to close."""
+        self.checks = CapacityLimiter(_CHECKS)
+        """Threads in which sockets are looked at: while Redis says nothing they take none of those of requests."""
         self._open: Counter[tuple[str, ...]] = Counter()
 
     @contextmanager

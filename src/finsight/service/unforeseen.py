@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finsight.service.envelope import REQUEST_ID
@@ -24,7 +24,7 @@ class Unforeseen:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         begun = False
@@ -41,4 +41,4 @@ class Unforeseen:
                 raise
             _LOG.error("%s: unforeseen", scope.get(REQUEST_ID), exc_info=error)
             detail = "something unforeseen went wrong; the service's log says what, under the correlation id"
-            await document(Request(scope), 500, detail)(scope, receive, send)
+            await document(HTTPConnection(scope), 500, detail)(scope, receive, send)

@@ -105,6 +105,8 @@ class JobQueue(Protocol):
     def events(self, job: str, after: str = "", limit: int = 500, wait: float = 0.0) -> list[Event]:
         """What was said of a job after a cursor, from the beginning where that is empty.
 
+        Only the newest of much is kept. In the place of what is gone is a line of the log that says so.
+
         :param wait: seconds to wait for something where there is nothing yet; it may be less.
         """
         ...
