@@ -178,6 +178,11 @@ def test_the_session_is_good_for_the_page_alone(signed_in: tuple[httpx.Client, s
     assert 'id="key"' in client.get("/models/2/report").text
 
 
+def test_half_a_character_that_was_typed_is_no_error_of_ours() -> None:
+    """A form whose charset is unicode_escape can have one; what is refused is said with it."""
+    assert b"? comes twice" in bytes(html("job_list.html", jobs={"away": "\ud800 comes twice", "cursor": "", "older": ""}).body)
+
+
 @pytest.mark.parametrize(("aliases", "offered"), [([["champion"]], 0), ([[]], 1), ([["champion"], []], 1)])
 def test_a_champion_is_not_offered_for_promotion_where_there_is_no_other(aliases: list[list[str]], offered: int) -> None:
     shown = [SimpleNamespace(version=n, aliases=of, metrics={}, created="2026-11-27", signature="") for n, of in enumerate(aliases, 1)]
