@@ -112,6 +112,26 @@ def test_a_server_that_is_not_there_is_one_line(s3_credentials: None, tmp_path: 
 
 
 def test_the_oldest_go_first_and_the_newest_never() -> None:
-    kept = [Kept("t/a", 4, 1.0), Kept("t/b", 4, 3.0), Kept("t/c", 4, 2.0), Kept("u/d", 40, 1.0), Kept("t/new", 3, 0.0)]
-    assert list(surplus(kept, Bounds(days=1, size=12), 10.0, "t/new")) == ["t/a", "u/d"]
-    assert set(surplus(kept, Bounds(days=1, size=100), 86_402.5, "t/new")) == {"t/a", "u/d", "t/c"}
+    new, a, b, c, d = (place("t", f"{digit * 64}.csv") for digit in "01234")
+    other = place("u", ONE)
+    kept = [Kept(a, 4, 1.0), Kept(b, 4, 3.0), Kept(c, 4, 2.0), Kept(other, 40, 1.0), Kept(new, 3, 0.0), Kept(f"{d}.x.partial", 0, 1.5)]
+    assert list(surplus(kept, Bounds(days=1, size=12), 10.0, new)) == [a, other]
+    assert set(surplus(kept, Bounds(days=1, size=100), 86_402.5, new)) == {a, other, c, f"{d}.x.partial"}
+
+
+def test_what_is_not_ours_stays(made: tuple[Callable[[Bounds], ArtifactStore], Path], tmp_path: Path) -> None:
+    """A bucket or a folder may hold something else, such as DVC's files: it is not to be deleted by whoever only names it."""
+    store, folder = made[0](Bounds(days=1, size=1)), made[1]
+    for other in (place("acme", ONE).replace(".csv", ""), "files/md5/ab", "notes/x.csv"):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).write_bytes(b"12345")
+        older(folder / other, 90_000)
+    time.sleep(0.2)
+    store.put("acme", TWO, file(tmp_path, b"12345"))
+    assert sum(path.read_bytes() == b"12345" for path in folder.rglob("*") if path.is_file()) == 4
+
+
+def test_a_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    FolderArtifacts(tmp_path / "objects").put("acme", ONE, file(tmp_path, b"x"))
+    made = [tmp_path / "objects", *(tmp_path / "objects").rglob("*")]
+    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o700", "0o700", "0o600"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Response, WebSocket
 from websockets.sync.client import connect
 
 from apps import app_with, rules, served
@@ -33,6 +33,8 @@ def app() -> FastAPI:
     def broken() -> None:
         raise RuntimeError("a secret")
 
+    large = b"x" * 10_000_000  # more than the system keeps for a connection
+    found.add_api_route("/large", lambda: Response(large), dependencies=[anybody()])
     found.add_api_route("/broken", broken, methods=["GET", "POST"], dependencies=[may("keys.create")])
     return found
 
@@ -177,6 +179,37 @@ def test_a_head_has_an_end(client: httpx.Client) -> None:
     for more in (b"X: " + b"y" * wire.LARGEST, b"".join(b"X-%d: y\r\n" % n for n in range(7000))):
         with connected(client, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + more) as opened:
             assert answer_on(opened).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("more", [b"X: " + b"y" * 4000 + b"\r\n", b"y" * 4000])
+@pytest.mark.parametrize("begun", [b"0\r\n", b"0\r\nX: ", b"1;"])
+def test_trailers_have_an_end_and_so_have_the_notes_of_a_chunk(client: httpx.Client, begun: bytes, more: bytes) -> None:
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(client, head + begun) as opened, contextlib.suppress(OSError):
+        for _ in range(200 * wire.LARGEST // len(more)):
+            opened.sendall(more)
+        pytest.fail("all of it was taken")
+
+
+def test_a_trailer_is_no_header(client: httpx.Client) -> None:
+    head = b"GET /v1/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(client, head + b"0\r\nX-API-Key: root:acme:admin\r\n\r\n") as opened:
+        assert answer_on(opened).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_takes_no_answer_keeps_nobody_else_out(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "TAKING", 0.5)
+    end = time.monotonic() + 15
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            slow = stack.enter_context(socket.socket())
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect((client.base_url.host, client.base_url.port))
+            slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        while client.get("/v1/me", headers=ADMIN).status_code == 200:
+            assert time.monotonic() < end, "the places were never taken"
+        while client.get("/v1/me", headers=ADMIN).status_code == 503:
+            assert time.monotonic() < end, "they are never free again"
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,18 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from finsight.adapters.oidc import LARGEST, LEEWAY, REFRESH, STALE, Claims, OidcIssuer
+from finsight.adapters import oidc
+from finsight.adapters.oidc import AGED, LARGEST, LEEWAY, REFRESH, STALE, Claims, OidcIssuer
 from finsight.bootstrap.credentials import token_issuer
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError, UnreachableError
@@ -200,6 +202,42 @@ def test_many_at_once_fetch_once(issuer: Issuer) -> None:
         one.join()
     assert found == [ADA] * 8
     assert len(issuer.asked) == 2
+
+
+def test_a_slow_issuer_holds_up_nobody_for_long(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    outside, known_token, made_up = known(issuer, clock), issuer.token(), issuer.token("rsa", {"kid": "made up"})
+    assert outside.principal(known_token) == ADA
+    monkeypatch.setattr(oidc, "PATIENCE", 0.2)
+    clock.now += AGED + 1
+    issuer.delay = 2.0
+    asking = threading.Thread(target=lambda: outside.principal(known_token))
+    asking.start()
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert outside.principal(known_token) == ADA  # by the key that is known
+    with pytest.raises(UnreachableError, match="it is slow to answer; its tokens can't be checked"):
+        outside.principal(made_up)
+    assert time.monotonic() - began < 1.5
+    asking.join()
+
+
+def test_an_answer_that_trickles_is_none(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "PATIENCE", 0.3)
+    pieces = httpx.MockTransport(lambda _: httpx.Response(200, stream=Trickle()))
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"\(ReadTimeout\)"):
+        OidcIssuer(issuer.url, Claims(AUDIENCE), httpx.Client(transport=pieces)).principal(issuer.token())
+    assert time.monotonic() - began < 5
+
+
+class Trickle(httpx.SyncByteStream):
+    """A byte now and then, for a minute."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(600):
+            time.sleep(0.1)
+            yield b" "
 
 
 def test_claims_are_where_the_settings_say(issuer: Issuer) -> None:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -10,6 +12,11 @@ from playwright.sync_api import Browser, Page
 
 from browsers import CHECK
 from conftest import Project
+from finsight.domain.access import Principal
+from finsight.domain.jobs import Job, Kind, Order, State
+from finsight.service import jobs, rendering
+from finsight.service.rendering import html
+from finsight.service_ports import Session
 from released import KEY
 
 pytestmark = [
@@ -169,6 +176,32 @@ def test_the_session_is_good_for_the_page_alone(signed_in: tuple[httpx.Client, s
     assert "sandbox" in client.get("/models/2/report").headers["Content-Security-Policy"]
     client.cookies.clear()
     assert 'id="key"' in client.get("/models/2/report").text
+
+
+def test_half_a_character_that_was_typed_is_no_error_of_ours() -> None:
+    """A form whose charset is unicode_escape can have one; what is refused is said with it."""
+    assert b"? comes twice" in bytes(html("job_list.html", jobs={"away": "\ud800 comes twice", "cursor": "", "older": ""}).body)
+
+
+@pytest.mark.parametrize(("aliases", "offered"), [([["champion"]], 0), ([[]], 1), ([["champion"], []], 1)])
+def test_a_champion_is_not_offered_for_promotion_where_there_is_no_other(aliases: list[list[str]], offered: int) -> None:
+    shown = [SimpleNamespace(version=n, aliases=of, metrics={}, created="2026-11-27", signature="") for n, of in enumerate(aliases, 1)]
+    session = Session(Principal("ann", "acme", frozenset()), "token")
+    text = bytes(html("models.html", models=shown, unreachable="", may=lambda _: True, session=session).body).decode()
+    assert (text.count('action="/promote"'), text.count('action="/rollback"')) == (offered, 1)
+
+
+def test_a_row_of_jobs_is_no_higher_on_a_phone_than_its_few_words(browser: Browser) -> None:
+    created = datetime(2026, 11, 27, tzinfo=UTC)
+    job = jobs.shown(Job("a" * 32, Order(Kind.TRAIN, {}, "acme", "key:0199f0c2a4d27c1e5b9a3f60"), State.QUEUED, 0, created.timestamp()))
+    listed = {"cursor": "", "rows": [{"job": job, "metrics": {}}], "older": "", "away": "", "running": 0, "queued": 1}
+    style = (Path(rendering.__file__).parent / "templates/style.css").read_text()
+    page = browser.new_page(viewport={"width": 320, "height": 640})
+    page.set_content(f"<style>{style}</style>{bytes(html('job_list.html', jobs=listed).body).decode()}")
+    box = page.get_by_role("row").nth(1).bounding_box()
+    assert box
+    assert box["height"] < 120
+    page.close()
 
 
 def test_the_templates_are_in_the_package() -> None:

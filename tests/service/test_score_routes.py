@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,9 +26,10 @@ from finsight.adapters.s3_artifacts import S3Artifacts
 from finsight.bundle import bundle_digest
 from finsight.domain.artifacts import Bounds, place
 from finsight.domain.jobs import Job, Kind, Limits, Order, State
+from finsight.errors import ParamsError
 from finsight.service.jobs import Jobs
 from finsight.service.slots import Slots
-from finsight.service.uploads import Scoring
+from finsight.service.uploads import Scoring, Upload
 from finsight.service_ports import ArtifactStore, Ending, Outcome
 from serving import metric
 
@@ -175,6 +177,31 @@ def test_what_is_no_table_is_refused_in_one_line_before_it_is_queued(desk: Desk,
         assert "\n" not in answer.json()["detail"]
         assert "/" not in answer.json()["detail"].replace(column, "")
     assert desk.http.get("/v1/jobs", headers=ANN).json()["jobs"] == []
+
+
+def test_a_head_of_many_columns_is_read_at_once(desk: Desk) -> None:
+    columns = b",".join(b"%x" % n for n in range(15_000))
+    table = columns + b"\n" + b"," * 14_999 + b"\n"
+    began = time.process_time()
+    assert desk.send(table).json()["detail"].startswith("text: there is no column 'text'; the table has 0, 1, ")
+    assert time.process_time() - began < 1  # of this process, in which the service runs too
+
+
+def test_a_row_has_an_end(tmp_path: Path) -> None:
+    """Quotes that are never closed would take hundreds of megabytes into memory at once, of each of eight uploads."""
+    with Upload(tmp_path / "table.csv", 10**9, 10**9) as upload:
+        upload.write(b'id,text\n1,"')
+        for _ in range(20):
+            upload.write(b"x" * (2**20 - 1) + b"\n")
+        with pytest.raises(ParamsError, match="a row of more than 16777216 characters"):
+            upload.whole("text")
+
+
+def test_a_disk_that_is_full_is_told_to_the_log(desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/full/x")
+    answer = desk.send()
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:finsight:problem:no-room")
+    assert "a table could not be kept: [Errno 20] Not a directory: '/dev/full/x/finsight-upload-" in caplog.text
 
 
 def test_other_bodies_are_refused(desk: Desk) -> None:
@@ -356,6 +383,7 @@ def test_a_scoring_that_was_killed_goes_on(finished: Project, tmp_path: Path) ->
     with subprocess.Popen(work.commands[0], cwd=work.cwd, env=environment, stdout=subprocess.DEVNULL) as process:
         until(lambda: bool(list((tmp_path / ".service/scoring").glob("*/*.parts/00000000.csv"))))
         process.kill()
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / ".service/scoring").iterdir()] == [0]
     done = subprocess.run(work.commands[0], cwd=work.cwd, env=environment, capture_output=True, text=True)
     rows, before = (int(part.split()[0]) for part in done.stdout.split(", ")[:2])
     assert rows == 40_000

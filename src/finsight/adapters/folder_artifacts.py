@@ -25,9 +25,10 @@ class FolderArtifacts:
     def put(self, tenant: str, name: str, source: Path) -> None:
         """See :class:`finsight.service_ports.ArtifactStore`."""
         target = self._root / place(tenant, name)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
         # A name of its own for each writer: two may bring the same.
-        descriptor, partial = tempfile.mkstemp(dir=target.parent, suffix=PARTIAL)
+        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f"{name}.", suffix=PARTIAL)
         try:
             with os.fdopen(descriptor, "wb") as file, source.open("rb") as given:
                 shutil.copyfileobj(given, file, BLOCK)

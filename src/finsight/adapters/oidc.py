@@ -24,6 +24,7 @@ AGED = 3600.0  # seconds after which keys are fetched anew, since an issuer may 
 STALE = 86400.0  # seconds after which keys that could not be fetched anew count no more
 LEEWAY = 30  # seconds that the issuer's clock may differ
 LARGEST = 1 << 20  # bytes of an answer
+PATIENCE = 5.0  # seconds until each part of an answer comes, until the whole of it has, and that anybody waits for what another asks
 LONGEST = 200  # characters of a subject or a tenant
 _LOG = logging.getLogger("finsight.service")
 
@@ -54,7 +55,7 @@ class OidcIssuer:
         self, issuer: str, claims: Claims, client: httpx.Client | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.name, self._claims = issuer, claims
-        self._known = _Discovered(issuer, client or httpx.Client(timeout=5, follow_redirects=False), clock)
+        self._known = _Discovered(issuer, client or httpx.Client(timeout=PATIENCE, follow_redirects=False), clock)
 
     def principal(self, token: str) -> Principal | None:
         """See :class:`finsight.service_ports.TokenIssuer`.
@@ -128,11 +129,12 @@ class _Discovered:
 
         :raises UnreachableError: when that can't be known.
         """
-        if self._clock() - self._fetched > AGED or self._of(name) is None:
-            self._refresh()
-        found = self._of(name) if self._clock() - self._fetched <= STALE else None
-        if found is None and self._failed:
-            raise UnreachableError(f"{self._issuer}: {self._failed}; its tokens can't be checked until it answers")
+        found = self._good(name)
+        if self._clock() - self._fetched > AGED or found is None:
+            failed = self._refresh(0 if found else PATIENCE)
+            found = self._good(name)
+            if found is None and failed:
+                raise UnreachableError(f"{self._issuer}: {failed}; its tokens can't be checked until it answers")
         return found
 
     def about(self) -> Mapping[str, Any]:
@@ -140,21 +142,31 @@ class _Discovered:
 
         :raises UnreachableError: when it can't be had.
         """
-        if self._clock() - self._fetched > AGED:
-            self._refresh()
+        failed, age = "", self._clock() - self._fetched
+        if age > AGED:
+            failed = self._refresh(0 if age <= STALE else PATIENCE)
         if self._clock() - self._fetched > STALE:
-            raise UnreachableError(f"{self._issuer}: {self._failed}; nobody can sign in there until it answers")
+            raise UnreachableError(f"{self._issuer}: {failed}; nobody can sign in there until it answers")
         return self._about
+
+    def _good(self, name: str | None) -> jwt.PyJWK | None:
+        return self._of(name) if self._clock() - self._fetched <= STALE else None
 
     def _of(self, name: str | None) -> jwt.PyJWK | None:
         if name is None and len(self._known) == 1:
             return next(iter(self._known.values()))
         return self._known.get(name)
 
-    def _refresh(self) -> None:
-        with self._lock:  # who waits here finds the keys, or that it was tried
+    def _refresh(self, wait: float) -> str:
+        """Fetch all anew; why there is nothing new, or that nobody knows yet, where somebody else has been asking for longer than that.
+
+        :param wait: seconds. Who waits finds the keys, or that it was tried; strangers' tokens must not hold all threads meanwhile.
+        """
+        if not self._lock.acquire(timeout=wait):
+            return "it is slow to answer"
+        try:
             if self._clock() - self._tried < REFRESH:
-                return
+                return self._failed
             try:
                 self._about, self._known = self._fetch()
                 self._failed, self._fetched = "", self._clock()
@@ -162,6 +174,9 @@ class _Discovered:
                 self._failed = f"no keys to be had from it ({type(error).__name__})"
                 _LOG.warning("%s: %s", self._issuer, self._failed)
             self._tried = self._clock()
+            return self._failed
+        finally:
+            self._lock.release()
 
     def _fetch(self) -> tuple[dict[str, Any], dict[str | None, jwt.PyJWK]]:
         about = self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
@@ -192,12 +207,14 @@ class _Discovered:
 
     def ask(self, method: str, url: str, **how: Any) -> tuple[int, dict[str, Any]]:
         """See :meth:`OidcIssuer.ask`."""
+        until, content = time.monotonic() + PATIENCE, b""
         with self._client.stream(method, url, headers={"Accept": "application/json"}, **how) as answer:
-            content = b""
             for piece in answer.iter_bytes():
                 content += piece
                 if len(content) > LARGEST:
                     raise ValueError("too large")
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("too slow")
         found = json.loads(content)
         if not isinstance(found, dict):
             raise ValueError("no JSON object")

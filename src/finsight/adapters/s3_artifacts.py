@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
@@ -14,13 +15,14 @@ from finsight.errors import DataError
 
 BLOCK = 2**18  # bytes that are read at a time
 _MOST = 1000  # objects that are deleted in one request: S3's own limit
+_LOG = logging.getLogger("finsight.service")
 _NONE = ("404", "NoSuchKey", "NotFound")
 
 
 class S3Artifacts:
     """See :class:`finsight.service_ports.ArtifactStore`.
 
-    :param uri: ``s3://bucket/prefix``; nothing else may be kept below the prefix, since what is old there is deleted.
+    :param uri: ``s3://bucket/prefix``.
     :param endpoint: of the server; None for AWS.
     """
 
@@ -37,7 +39,11 @@ class S3Artifacts:
             going = list(surplus(self._kept(client), self._bounds, time.time(), here))
             for start in range(0, len(going), _MOST):
                 objects = [{"Key": self._prefix + one} for one in going[start : start + _MOST]]
-                client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+                done = client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+                for error in done.get("Errors", [])[:1]:
+                    _LOG.warning(
+                        "%s: what is too old or too much can't be deleted (%s); allow s3:DeleteObject", self._uri, error.get("Code")
+                    )
 
     def size(self, tenant: str, name: str) -> int | None:
         """See :class:`finsight.service_ports.ArtifactStore`."""

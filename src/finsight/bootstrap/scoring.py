@@ -43,7 +43,7 @@ def score_object(tenant: str, name: str, column: str, result: str, bundle: str, 
             "the bundle that was asked for is not the one here; start the service again where it was exported anew, then ask again"
         )
     folder = project_root() / OWN / "scoring" / Path(result).stem
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear(folder)
     try:
         _fetch(store, tenant, name, folder / _SOURCE)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 INPUT = re.compile(r"[0-9a-f]{64}\.csv")
 """What was uploaded: the digest of its bytes. Never a path."""
 _NAME = re.compile(r"(?:scored-)?[0-9a-f]{64}\.csv")
+_PLACE = re.compile(rf"[0-9a-f]{{32}}/{_NAME.pattern}(?:\..+)?")  # or that of what is being written there
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,13 @@ def place(tenant: str, name: str) -> str:
 def surplus(kept: Iterable[Kept], bounds: Bounds, now: float, newest: str) -> Iterator[str]:
     """The places of what has to go: what is too old, then the oldest of each tenant until the rest is small enough.
 
+    What lies at no place of ours stays: whoever names a bucket with other things in it loses none of them.
+
     :param newest: was put just now, and stays.
     """
     left: dict[str, int] = {}
-    for one in sorted(kept, key=lambda one: (one.place != newest, -one.since)):
+    ours = (one for one in kept if _PLACE.fullmatch(one.place))
+    for one in sorted(ours, key=lambda one: (one.place != newest, -one.since)):
         folder = one.place.partition("/")[0]
         whole = left.get(folder, 0) + one.size
         if one.place != newest and (now - one.since > bounds.days * 86_400 or whole > bounds.size):

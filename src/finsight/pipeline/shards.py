@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from finsight.errors import DataError
 
 _BUFFER = 2**20  # bytes of a column that are read at a time; without it a whole row group, often a million rows
+_LONGEST = 2**24  # characters of a row of CSV: a quote that is never closed would take the rest of the file into memory
 READ = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Shard: TypeAlias = "pa.Table | list[dict[str, Any]]"
@@ -95,10 +97,11 @@ def _delimited(path: Path, rows: int) -> Generator[Shard, None, None]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # Strict: a quote that is never closed would take all lines up to the next one into its cell.
-            lines = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            bounded = _Lines(file)
+            lines = csv.reader(bounded, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             head = next((line for line in lines if line), [])
             _once(path, head)
-            objects = _cells(path, lines, head)
+            objects = _cells(path, lines, head, bounded)
             while shard := list(islice(objects, rows)):
                 yield shard
     except UnicodeDecodeError:
@@ -107,8 +110,29 @@ def _delimited(path: Path, rows: int) -> Generator[Shard, None, None]:
         raise DataError(f"{path}:{lines.line_num}: {error}; mend the quotes, or give the file as JSON lines or Parquet") from None
 
 
-def _cells(path: Path, lines: Any, head: Sequence[str]) -> Iterator[dict[str, Any]]:
+class _Lines:
+    """The lines of a file; too many characters between two times that :attr:`row` is set to 0 are an error of CSV."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file, self.row = file, 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(_LONGEST + 1 - self.row)
+        self.row += len(line)
+        if self.row > _LONGEST:
+            raise csv.Error(f"a row of more than {_LONGEST} characters")
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _cells(path: Path, lines: Any, head: Sequence[str], bounded: _Lines) -> Iterator[dict[str, Any]]:
+    bounded.row = 0
     for line in lines:
+        bounded.row = 0
         if not line and len(head) != 1:
             continue
         cells = line or [""]  # in a file of one column an empty line is a row with an empty text
@@ -118,8 +142,8 @@ def _cells(path: Path, lines: Any, head: Sequence[str]) -> Iterator[dict[str, An
 
 
 def _once(path: Path, head: Sequence[str]) -> None:
-    if twice := sorted({name for name in head if head.count(name) > 1}):
-        raise DataError(f"{path}: column {twice[0]!r} stands twice in the head; rename one")
+    if twice := sorted(name for name, times in Counter(head).items() if times > 1):
+        raise DataError(f"{path}: column {twice[0][:100]!r} stands twice in the head; rename one")
 
 
 def _json_lines(path: Path, rows: int) -> Generator[Shard, None, None]:

@@ -36,7 +36,8 @@ def html(name: str, status: int = 200, headers: Mapping[str, str] | None = None,
     text = _templates().get_template(name).render(nonce=nonce, **about)
     # Without a referrer to itself a page's own forms come from the origin `null`.
     policy = {"Content-Security-Policy": _POLICY.format(nonce=nonce), "Referrer-Policy": "same-origin"}
-    return HTMLResponse(text, status, policy | dict(headers or {}))
+    # It may repeat what was typed, of which a form's charset can make half a character.
+    return HTMLResponse(text.encode("utf-8", "replace"), status, policy | dict(headers or {}))
 
 
 def _time(when: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from finsight.domain.access import Principal
 from finsight.domain.jobs import Job, Kind, State
 from finsight.service import jobs
 from finsight.service.access import may
+from finsight.service.envelope import REQUEST_ID
 from finsight.service.job_schemas import IdempotencyKey, JobId, JobState
 from finsight.service.parts import Parts
 from finsight.service.predict import CLIENT_GONE
@@ -29,6 +31,7 @@ from finsight.service.schemas import RequestBody, example
 from finsight.service.uploads import Scoring, TooLargeError, Upload
 
 SECONDS = 600.0  # that an upload may take
+_LOG = logging.getLogger("finsight.service")
 CACHE = "scores"  # what /metrics calls the results that are kept
 _BLOCK = 2**18
 _LONGEST = 10_000  # bytes of a body that names an object
@@ -130,21 +133,22 @@ async def _named(request: Request) -> dict[str, str]:
 
 async def _uploaded(request: Request, scoring: Scoring, tenant: str, column: str) -> dict[str, str]:
     """Take a table into the tenant's storage."""
-    with scoring.slots.one(), tempfile.TemporaryDirectory(prefix="finsight-upload-") as folder:
-        path = Path(folder, "table.csv")
-        try:
+    try:
+        with scoring.slots.one(), tempfile.TemporaryDirectory(prefix="finsight-upload-") as folder:
+            path = Path(folder, "table.csv")
             with Upload(path, scoring.most, scoring.lines) as upload:
                 async with asyncio.timeout(SECONDS), _table(request, column) as (blocks, named):
                     async for block in blocks:
                         await run_in_threadpool(upload.write, block)
                 name = f"{await run_in_threadpool(upload.whole, named)}.csv"
             await run_in_threadpool(scoring.store.put, tenant, name, path)
-        except TooLargeError as error:
-            raise Problem(413, str(error), "too-large", {"Connection": "close"}) from None
-        except TimeoutError:
-            raise Problem(408, f"the table took longer than {SECONDS:.0f} s; send it in parts", headers={"Connection": "close"}) from None
-        except OSError:
-            raise Problem(503, "there is no room for the table now; come again later", "no-room", {"Retry-After": str(12 * WAIT)}) from None
+    except TooLargeError as error:
+        raise Problem(413, str(error), "too-large", {"Connection": "close"}) from None
+    except TimeoutError:
+        raise Problem(408, f"the table took longer than {SECONDS:.0f} s; send it in parts", headers={"Connection": "close"}) from None
+    except OSError as error:
+        _LOG.error("%s: a table could not be kept: %s", request.scope.get(REQUEST_ID), error)
+        raise Problem(503, "there is no room for the table now; come again later", "no-room", {"Retry-After": str(12 * WAIT)}) from None
     return {"input": name, "text": named}
 
 

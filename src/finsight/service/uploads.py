@@ -6,6 +6,7 @@ import codecs
 import hashlib
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -74,14 +75,14 @@ class Upload:
         self._decode(b"", final=True)
         self._file.close()
         try:
-            with closing(read_shards(self._path, _LOOKED_AT)) as shards:
-                first = next(shards, [])
+            with closing(read_shards(self._path, 1)) as shards:  # one row in memory at a time: it may be as large as the table
+                columns = [names(shard) for shard in islice(shards, _LOOKED_AT)][:1]
         except DataError as error:
             raise ParamsError(str(error).replace(str(self._path), "the table")) from None
-        if not first:
+        if not columns:
             raise ParamsError("the table has no rows; expected a line of column names, and others below it")
-        if column not in names(first):
-            raise ParamsError(f"text: there is no column {column!r}; the table has {', '.join(names(first))[:300]}")
+        if column not in columns[0]:
+            raise ParamsError(f"text: there is no column {column!r}; the table has {', '.join(columns[0])[:300]}")
         return self._digest.hexdigest()
 
     def _decode(self, block: bytes, final: bool = False) -> None:
