@@ -106,6 +106,7 @@ def test_a_policy_that_has_run_out_fails(policy: str, line: str) -> None:
     assert line in problem
 
 
+@pytest.mark.long
 def test_an_expired_finding_fails_the_audit_though_nothing_is_found(tmp_path: Path, osv: str) -> None:
     done = audit(tmp_path, osv, "jinja2==3.1.6\n", accepted(date.today() - timedelta(days=1)))
     assert done.returncode == 1
