@@ -5,7 +5,7 @@ REMOTE ?= minio
 BASE ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-all lint docs audit secrets export diff storage push pull mlflow ui serve bench clean
+.PHONY: help setup repro test test-all lint docs audit secret-scan export diff storage push pull mlflow ui serve bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ docs: .venv/ready ## the documentation as a site, in build/docs; a warning is an
 audit: .venv/ready ## ask the advisory database about every pin; .ci/audit.toml has what is accepted
 	@$(BIN)/python .ci/audit.py
 
-secrets: .venv/ready ## look for secrets in what git knows; .secrets.baseline has what was looked at
+secret-scan: .venv/ready ## look for secrets in what git knows; .secrets.baseline has what was looked at
 	@$(BIN)/python .ci/secret_scan.py
 
 diff: setup ## is the model in reports/ better? against another revision, version or champion: make diff BASE=main

@@ -1,4 +1,4 @@
-"""Looks for secrets in every file that git knows, `make secrets`; what .secrets.baseline has was looked at and is none.
+"""Looks for secrets in every file that git knows, `make secret-scan`; what .secrets.baseline has was looked at and is none.
 
 .venv/bin/python .ci/secret_scan.py            # ends with 1, and says where, when there is something new
 .venv/bin/python .ci/secret_scan.py --accept   # after a look at each: none of what is found is a secret

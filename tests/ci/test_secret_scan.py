@@ -1,4 +1,4 @@
-"""`make secrets`: what looks like a secret is found, what was looked at is let through."""
+"""`make secret-scan`: what looks like a secret is found, what was looked at is let through."""
 
 import json
 import subprocess

@@ -45,7 +45,7 @@ def scripts() -> Iterator[Script]:
 
 # Where each script is run, but for those of the first two, in a test; those that no test can run say why.
 RUN = {
-    "make secrets": "tests/ci/test_secret_scan.py",
+    "make secret-scan": "tests/ci/test_secret_scan.py",
     "make docs": "here",
     "git diff --exit-code docs": "here",
     '.ci/wheel "$GITHUB_REF_NAME" dist': "here",
