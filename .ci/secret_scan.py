@@ -42,7 +42,7 @@ def main() -> int:
     new = sorted((secret.filename, secret.line_number, secret.type) for _, secret in secrets - baseline.load(known))
     for filename, line, kind in new:
         print(
-            f"error: {filename}:{line}: looks like a secret ({kind}); take it out and change it where it is used, or accept what is none",
+            f"error: {filename}:{line}: looks like a secret ({kind}); take it out and renew it, or accept what is none",
             file=sys.stderr,
         )
     return 1 if new else 0

@@ -9,10 +9,10 @@ import pytest
 
 from conftest import REPO
 
-# In two pieces, or the scan of this repository would find them here.
+# In pieces, or the scan of this repository would find them here.
 PLANTED = {
     "settings.py": 'AWS = "AKIA' + '2E0A8F3B244C9986"\n',
-    "deploy/values.yaml": "token: ghp_" + "wWPw5k4aXcaT4fNP0UcnZwJUVFk6LO0pINUx\n",
+    "deploy/values.yaml": "token: ghp_" + "wWPw5k4aXcaT" * 3 + "\n",
     "key.pem": "-----BEGIN " + "RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n",
     ".env": 'POSTGRES = "postgres://me:' + 'hunter22forever@db.internal/x"\n',
 }
