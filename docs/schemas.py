@@ -23,7 +23,7 @@ UNSAID = {
     "thresholds": "Label → the highest score that still gets it, ascending: `{negative: -0.1, neutral: 0.1, positive: 1.0}`.",
 }
 
-# What src reads or sets beside the settings, most of it on behalf of libraries; tests/docs/test_documentation.py finds one that is missing here.
+# What src reads or sets beside the settings, most of it for libraries; tests/docs/test_documentation.py finds one that is missing.
 ELSEWHERE = {
     "FINSIGHT_FORMAT": "The format that predicts, such as `onnx-fp32`; unset: [which format](export.md#which-format-predicts).",
     "FINSIGHT_EVENTS": "File that a running command adds what happens to, an object a line; workers set it for their jobs.",
