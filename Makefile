@@ -5,7 +5,7 @@ REMOTE ?= minio
 BASE ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-all lint export diff storage push pull mlflow ui serve bench clean
+.PHONY: help setup repro test test-all lint docs audit secret-scan export diff storage push pull mlflow ui serve bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## this list
 	@echo "installing into .venv (2 GB, a few minutes the first time) …"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"error: Python {v[0]}.{v[1]} is too old, 3.11 or later is needed; try make PYTHON=python3.11 setup")'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 setup: .venv/ready ## make .venv with pinned packages and fetch the embedded backbone
@@ -40,6 +40,17 @@ lint: .venv/ready ## ruff, mypy, import contracts, and actionlint where it is in
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@! command -v actionlint > /dev/null || actionlint
+
+docs: .venv/ready ## the documentation as a site, in build/docs; a warning is an error
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
+
+audit: .venv/ready ## ask the advisory database about every pin; .ci/audit.toml has what is accepted
+	@$(BIN)/python .ci/audit.py
+
+secret-scan: .venv/ready ## look for secrets in what git knows; .secrets.baseline has what was looked at
+	@$(BIN)/python .ci/secret_scan.py
 
 diff: setup ## is the model in reports/ better? against another revision, version or champion: make diff BASE=main
 	@$(BIN)/finsight compare --base $(BASE)

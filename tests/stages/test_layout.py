@@ -76,7 +76,7 @@ def test_nothing_pickled_is_loaded() -> None:
 def test_the_makefile_lists_its_targets() -> None:
     done = subprocess.run(["make"], cwd=REPO, capture_output=True, text=True, check=True)
     listed = {line.split()[1] for line in done.stdout.splitlines()}
-    wanted = "setup repro test test-all lint export diff storage push pull mlflow ui serve bench clean"
+    wanted = "setup repro test test-all lint docs audit secret-scan export diff storage push pull mlflow ui serve bench clean"
     assert set(wanted.split()) <= listed
 
 
