@@ -17,7 +17,7 @@ from finsight.adapters import redis_scripts as lua
 from finsight.adapters.redis_connection import answering
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.errors import ParamsError, UnreachableError
-from finsight.service_ports import Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
+from finsight.service_ports import Backlog, Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 
 KEPT = 30 * 24 * 3600  # seconds that a job is kept after its end
 CLIENT_KEY = 24 * 3600  # seconds that a client's key is good for
@@ -99,6 +99,11 @@ class RedisQueue:
         """See :class:`~finsight.service_ports.JobQueue`."""
         with _reachable():
             return [job for job in self._many(self._redis.zrevrange(f"{_P}dead", 0, limit - 1)) if job]
+
+    def backlog(self) -> Backlog:
+        """See :class:`~finsight.service_ports.JobQueue`."""
+        waiting, running, dead, oldest = self._run(lua.BACKLOG)
+        return Backlog(waiting, running, dead, oldest / 1000)
 
     def cancel(self, job: str) -> Job | None:
         """See :class:`~finsight.service_ports.JobQueue`."""
