@@ -111,7 +111,7 @@ def test_a_registry_that_does_not_answer_changes_nothing_and_is_told_once(caplog
     predictions, meters = follow(5, newest, lambda version: served("two"))
     assert predictions.served.digest == "one"
     assert len(caplog.records) == 1
-    assert meters.registry.get_sample_value("finsight_model_swaps_total", {"outcome": "refused"}) is None
+    assert meters.registry.get_sample_value("finsight_model_swaps_total", {"outcome": "refused"}) == 0
 
 
 def test_a_follower_that_is_told_looks_at_once_and_survives_what_nobody_foresaw(caplog: pytest.LogCaptureFixture) -> None:

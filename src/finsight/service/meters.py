@@ -40,6 +40,8 @@ class Meters:
         self.gone = Counter("finsight_clients_gone", "Requests that were dropped since their client was gone.", registry=kept)
         self.cache = Counter("finsight_result_cache", "Texts that were looked up among results.", ["cache", "found"], registry=kept)
         self.swaps = Counter("finsight_model_swaps", "New champions, by what became of them.", ["outcome"], registry=kept)
+        for outcome in ("swapped", "refused"):  # there before the first, which is no increase otherwise
+            self.swaps.labels(outcome)
         self.predicted = Predicted()
         kept.register(self.predicted)
         self.model = Gauge("finsight_model_info", "1 for the bundle in service.", ["bundle", "version", "format"], registry=kept)
