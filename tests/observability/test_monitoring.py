@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def ran(make_project: Callable[[str], Project]) -> Iterator[tuple[Project, str]]
     tool("prometheus")
     tool("prometheus-alertmanager", "alertmanager")
     project = make_project("watched")
+    project.run("ingest", "validate")
+    project.cli("corpus", "approve")  # so that there is something to drift from
     with pushgateway() as gateway:
         project.env |= {"FINSIGHT_METRICS_DIR": "metrics", "FINSIGHT_PUSHGATEWAY": gateway}
         project.run(*STAGES)
@@ -162,7 +165,7 @@ def mailbox(folder: Path) -> Iterator[tuple[list[str], int]]:
     mails: list[str] = []
 
     class Taken:
-        async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802
             mails.append(f"{envelope.rcpt_tos} {bytes(envelope.content or b'').decode()}")
             return "250 OK"
 
@@ -180,9 +183,13 @@ def mailbox(folder: Path) -> Iterator[tuple[list[str], int]]:
         controller.stop()
 
 
+_NUMBERS = count()  # of texts that no cache has
+
+
 def use(http: httpx.Client) -> None:
     """Some of everything that a service counts."""
-    for texts in (TEXTS, TEXTS, [f"Sales rose by {n} %" for n in range(40)]):
+    new = [f"Sales rose by {n} %" for n in islice(_NUMBERS, 40)]
+    for texts in (new, TEXTS, TEXTS):
         assert http.post("/v1/predict", json={"texts": texts}).status_code == 200
     assert http.post("/v1/predict", json={"texts": []}).status_code == 422
     assert http.get("/v1/nothing").status_code == 404
