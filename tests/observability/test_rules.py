@@ -106,3 +106,8 @@ def test_a_dashboard_has_what_grafana_wants(path: Path) -> None:
 def test_dashboards_name_alerts_that_there_are() -> None:
     for path in DASHBOARDS:
         assert set(re.findall(r"\bFinsight[A-Z]\w+", path.read_text())) <= rules("alert").keys()
+
+
+def test_the_alerts_are_in_the_documentation() -> None:
+    listed = re.findall(r"^\| `(Finsight\w+)` \| [^|]+ \| (\w+) \|", (REPO / "docs/observability.md").read_text(), re.MULTILINE)
+    assert dict(listed) == {name: rule["labels"]["severity"] for name, rule in rules("alert").items()}
