@@ -33,6 +33,7 @@ from serving import HEADERS, KEY, TEXTS
 pytestmark = pytest.mark.long
 
 PROMETHEUS = REPO / "deploy/prometheus"
+BY_TOKEN = "by-token"
 PASSWORD = "the mailbox's password"
 
 
@@ -96,13 +97,21 @@ def watched(ran: tuple[Project, str], tmp_path_factory: pytest.TempPathFactory) 
             "finsight-worker": f"127.0.0.1:{ports['worker']}",
             **{name: at.removeprefix("http://") for name, at in (("pushgateway", gateway), ("node", exporter), ("alertmanager", manager))},
         }
-        asked = stack.enter_context(prometheus(scraping(folder, addresses)))
         http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports['serve']}", headers=HEADERS, timeout=60))
+        asked = stack.enter_context(prometheus(scraping(folder, addresses, by_token(http, folder))))
         yield Watched(asked, http, redis.close, posts, mails)
 
 
-def scraping(folder: Path, addresses: dict[str, str]) -> Path:
-    """The configuration that is shipped, with other addresses and less patience."""
+def by_token(http: httpx.Client, folder: Path) -> dict[str, Any]:
+    """What docs/observability.md has of a service whose own port alone can be reached."""
+    made = http.post("/v1/keys", json={"name": "prometheus", "roles": ["admin"], "scopes": ["metrics.read"]}).json()
+    (folder / "metrics").write_text(made["client_secret"])
+    token = {"client_id": made["id"], "client_secret_file": str(folder / "metrics"), "token_url": str(http.base_url.join("/v1/auth/token"))}
+    return {"job_name": BY_TOKEN, "oauth2": token, "static_configs": [{"targets": [http.base_url.netloc.decode()]}]}
+
+
+def scraping(folder: Path, addresses: dict[str, str], more: dict[str, Any]) -> Path:
+    """The configuration that is shipped and one job more, with other addresses and less patience."""
     config = YAML(typ="safe").load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [addresses["alertmanager"]]
@@ -110,6 +119,7 @@ def scraping(folder: Path, addresses: dict[str, str]) -> Path:
     for job in config["scrape_configs"]:
         job.pop("dns_sd_configs", None)
         job["static_configs"] = [{"targets": [addresses[job["job_name"]]]}]
+    config["scrape_configs"].append(more)
     shutil.copytree(PROMETHEUS / "rules", folder / "rules")
     alerts = folder / "rules/alerts.yml"
     alerts.write_text(re.sub(r"for: \d+[mh]", "for: 1s", alerts.read_text()))
@@ -209,7 +219,7 @@ def score(http: httpx.Client) -> str:
 
 def test_every_target_is_up(watched: Watched) -> None:
     def all_up() -> bool:
-        return len(found := watched.prometheus.targets()) == 5 and set(found.values()) == {"up"}
+        return len(found := watched.prometheus.targets()) == 6 and set(found.values()) == {"up"}
 
     until(all_up, 60, watched.prometheus.targets)
 

@@ -93,7 +93,7 @@ def test_runs_at_the_same_time_are_all_counted_in_a_file(tmp_path: Path) -> None
 
 
 def test_a_file_that_somebody_else_wrote_is_no_reason_to_fail(tmp_path: Path) -> None:
-    (tmp_path / "export.prom").write_text("{{{ no metrics\n")
+    (tmp_path / "export.prom").write_bytes(b"{{{ no metrics\xff\n")
     assert run(TextFiles(tmp_path)) == []
     assert values((tmp_path / "export.prom").read_text())("finsight_stage_runs_total", outcome="succeeded") == 1
 
@@ -105,7 +105,7 @@ def test_a_receiver_that_is_away_is_a_line_and_no_failure(tmp_path: Path) -> Non
     assert len(run(TextFiles(tmp_path / "file"))) == 1
 
 
-@pytest.mark.parametrize("address", ["gateway:9091", "file:///etc/passwd", "http://", "http://who:secret@host:9091"])
+@pytest.mark.parametrize("address", ["gateway:9091", "file:///etc/passwd", "http://", "http://[", "http://who:secret@host:9091"])
 def test_no_address_of_a_gateway(address: str) -> None:
     with pytest.raises(ParamsError) as refused:
         Gateway(address)
@@ -155,6 +155,15 @@ def test_a_stage_leaves_its_file_where_the_variable_says(tmp_path: Path) -> None
     assert value("finsight_split_rows", split="train") == 7
     assert stage(tmp_path, "work", FINSIGHT_METRICS_DIR="kept", LOCAL_RANK="0").returncode == 0  # one of several of one run
     assert values((tmp_path / "kept/prepare.prom").read_text())("finsight_stage_runs_total", outcome="succeeded") == 1
+
+
+@pytest.mark.long
+def test_an_experiment_leaves_its_file_in_the_clone_and_not_in_its_copy(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    copy = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
+    copy.mkdir(parents=True)
+    assert stage(copy, "work", FINSIGHT_METRICS_DIR="kept").returncode == 0
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.prom")] == [Path("kept/prepare.prom")]
 
 
 @pytest.mark.long

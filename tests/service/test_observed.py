@@ -152,6 +152,24 @@ def test_the_machine_shows_what_it_has_and_nothing_else(tmp_path: Path) -> None:
     assert ("\nfinsight_gpu_busy_ratio{" in text) == bool(gpus())
 
 
+def test_what_a_gpu_does_not_measure_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"  # as an H200 answered, but for the second card
+    lines = ("GPU-c49e3db9, 12, 2048, 143771, 79.27, 37", "GPU-2, [N/A], 0, 143771, [N/A], 36")
+    index = "0, GPU-c49e3db9\\n1, GPU-2"
+    program.write_text(f"#!/bin/sh\ncase $1 in *index*) printf '{index}\\n';; *) echo '{lines[0]}'; echo '{lines[1]}';; esac\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ["GPU-c49e3db9", "GPU-2"]
+    value = of(MachineUse({}))
+    assert value("finsight_gpu_busy_ratio", gpu="GPU-c49e3db9") == pytest.approx(0.12)
+    assert value("finsight_gpu_memory_used_bytes", gpu="GPU-c49e3db9") == 2 * 2**30
+    assert value("finsight_gpu_power_watts", gpu="GPU-c49e3db9") == 79.27
+    assert value("finsight_gpu_busy_ratio", gpu="GPU-2") is None
+    assert value("finsight_gpu_power_watts", gpu="GPU-2") is None
+    assert value("finsight_gpu_temperature_celsius", gpu="GPU-2") == 36
+
+
 def test_a_listener_shows_metrics_where_it_is_told_to() -> None:
     registry = CollectorRegistry()
     Counter("some", "", registry=registry).inc()

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 from urllib.error import URLError
@@ -37,13 +38,15 @@ Families = Mapping[str, Metric]
 class Receiver(Protocol):
     """Keeps the metrics of each stage until the next run of it."""
 
-    def changing(self, stage: str) -> AbstractContextManager[_Kept]:
+    def changing(self, stage: str) -> AbstractContextManager[Kept]:
         """What it has of a stage; what stands in ``new`` when the block ends takes its place."""
         ...
 
 
 @dataclass
-class _Kept:
+class Kept:
+    """What a receiver has of a stage, and what it is to have."""
+
     old: Families
     new: Families
 
@@ -55,13 +58,13 @@ class TextFiles:
         self._folder = folder
 
     @contextmanager
-    def changing(self, stage: str) -> Iterator[_Kept]:
+    def changing(self, stage: str) -> Iterator[Kept]:
         """See :class:`Receiver`. Runs of one stage in several clones wait for each other."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{stage}.prom"
         with (self._folder / f".{stage}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            kept = _Kept(_parsed(path.read_text(encoding="utf-8") if path.exists() else ""), {})
+            kept = Kept(_parsed(path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""), {})
             yield kept
             with atomic_file(path) as partial:
                 partial.write_bytes(generate_latest(_registry(kept.new)))
@@ -76,13 +79,16 @@ class Gateway:
     """
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ParamsError("FINSIGHT_PUSHGATEWAY: expected http://host:port, without a name or password")
         self._address, self._host = address.rstrip("/"), parts.netloc
 
     @contextmanager
-    def changing(self, stage: str) -> Iterator[_Kept]:
+    def changing(self, stage: str) -> Iterator[Kept]:
         """See :class:`Receiver`.
 
         :raises UnreachableError: when it does not answer.
@@ -90,10 +96,10 @@ class Gateway:
         try:
             with urllib.request.urlopen(f"{self._address}/metrics", timeout=_SECONDS) as answer:  # noqa: S310 - checked above
                 text = answer.read().decode()
-            kept = _Kept(_parsed(text, {"job": JOB, "stage": stage}), {})
+            kept = Kept(_parsed(text, {"job": JOB, "stage": stage}), {})
             yield kept
             push_to_gateway(self._address, JOB, _registry(kept.new), {"stage": stage}, timeout=_SECONDS)
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise UnreachableError(f"FINSIGHT_PUSHGATEWAY: {self._host} does not take metrics ({' '.join(str(reason).split())})") from None
 

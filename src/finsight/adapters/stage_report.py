@@ -28,18 +28,27 @@ def numbers(stage: str, path: Path | None) -> list[Metric]:
 
 
 def _ingest(report: Report) -> Iterator[Metric]:
-    yield _by("finsight_corpus_rows", "Rows that were read, by what became of them.", "outcome", {
-        "kept": report["rows"], "quarantined": report["quarantined"], "ignored": report["ignored"],
-    })  # fmt: skip
+    yield _by(
+        "finsight_corpus_rows",
+        "Rows that were read, by what became of them.",
+        "outcome",
+        {"kept": report["rows"], "quarantined": report["quarantined"], "ignored": report["ignored"]},
+    )
 
 
 def _validate(report: Report) -> Iterator[Metric]:
-    yield _by("finsight_validation_failures", "Expectations that did not hold.", "severity", {
-        "critical": report["critical"], "warning": report["warning"],
-    })  # fmt: skip
-    yield _by("finsight_corpus_drift", "Of the corpora from their approved versions: labels and lengths PSI, words distance.", "of", {
-        name: value for name, value in report["drift"].items() if isinstance(value, int | float)
-    })  # fmt: skip
+    yield _by(
+        "finsight_validation_failures",
+        "Expectations that did not hold.",
+        "severity",
+        {"critical": report["critical"], "warning": report["warning"]},
+    )
+    yield _by(
+        "finsight_corpus_drift",
+        "Of the corpora from their approved versions: labels and lengths PSI, words distance.",
+        "of",
+        {name: value for name, value in report["drift"].items() if isinstance(value, int | float)},
+    )
 
 
 def _prepare(report: Report) -> Iterator[Metric]:
@@ -50,12 +59,18 @@ def _train(report: Report) -> Iterator[Metric]:
     yield _one("finsight_train_epoch_seconds", "Mean seconds of an epoch of the last training.", report["seconds"] / report["epochs"])
     yield _one("finsight_train_epochs", "Epochs of the last training.", report["epochs"])
     yield _one("finsight_train_rows_per_second", "Rows that the last training learnt from in a second.", report["rows_per_second"])
-    yield _by("finsight_train_loss", "Of the best epoch, in nats.", "split", {
-        "train": report["train_loss"], "validation": report["validation_loss"],
-    })  # fmt: skip
-    yield _by("finsight_train_validation_score", "Of the best epoch, on the validation rows.", "metric", {
-        "accuracy": report["validation_accuracy"], "macro_f1": report["validation_macro_f1"],
-    })  # fmt: skip
+    yield _by(
+        "finsight_train_loss",
+        "Of the best epoch, in nats.",
+        "split",
+        {"train": report["train_loss"], "validation": report["validation_loss"]},
+    )
+    yield _by(
+        "finsight_train_validation_score",
+        "Of the best epoch, on the validation rows.",
+        "metric",
+        {"accuracy": report["validation_accuracy"], "macro_f1": report["validation_macro_f1"]},
+    )
 
 
 def _evaluate(report: Report) -> Iterator[Metric]:

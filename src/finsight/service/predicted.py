@@ -16,7 +16,7 @@ from finsight.domain.drift import index_drift
 from finsight.domain.reference import CONFIDENCES, Reference, counted
 
 WINDOW = 2000  # of the latest predictions, which drift is measured on; a shift of a tenth of the labels is plain in as many
-_BATCH = 64  # rows that are counted at once: counting costs microseconds, however few they are
+_BATCH = 128  # rows that are counted at once: counting costs microseconds, however few they are
 
 
 class Predicted(Collector):
@@ -32,7 +32,8 @@ class Predicted(Collector):
         self._by_label: dict[str, int] = {}
         self._by_bin = np.zeros(len(CONFIDENCES), dtype=np.int64)
         self._sum = 0.0
-        self._latest: deque[NDArray[np.int64]] = deque()
+        self._latest: deque[tuple[int, NDArray[np.int64]]] = deque()
+        self._rows = 0
 
     def begin(self, labels: Sequence[str], scores: Mapping[str, float], reference: Reference | None) -> None:
         """Another bundle is in service.
@@ -42,6 +43,7 @@ class Predicted(Collector):
         with self._lock:
             self._count()
             self._latest.clear()
+            self._rows = 0
             self._labels, self._scores, self._reference = labels, scores, reference
             self._by_label = {**dict.fromkeys(labels, 0), **self._by_label}
 
@@ -67,10 +69,10 @@ class Predicted(Collector):
             if self._reference:
                 for label, count in zip(self._labels, self._reference.labels, strict=True):
                     training.add_metric([label], count)
-                found = sum(self._latest, np.zeros((len(self._labels), len(CONFIDENCES)), dtype=np.int64))
+                found = sum((one for _, one in self._latest), np.zeros((len(self._labels), len(CONFIDENCES)), dtype=np.int64))
                 drift.add_metric(["labels"], index_drift(self._reference.labels, found.sum(axis=1).tolist()))
                 drift.add_metric(["confidence"], index_drift(self._reference.confidences, found.sum(axis=0).tolist()))
-                rows.add_metric([], int(found.sum()))
+                rows.add_metric([], self._rows)
         yield from (predictions, confidence, scores, training, drift, rows)
 
     def _count(self) -> None:
@@ -83,9 +85,10 @@ class Predicted(Collector):
             self._by_label[label] += count
         self._by_bin += found.sum(axis=0)
         self._sum += float(probs.max(axis=1).sum())
-        self._latest.append(found)
-        while sum(int(one.sum()) for one in self._latest) - int(self._latest[0].sum()) >= WINDOW:
-            self._latest.popleft()
+        self._latest.append((len(probs), found))
+        self._rows += len(probs)
+        while self._rows - self._latest[0][0] >= WINDOW:
+            self._rows -= self._latest.popleft()[0]
 
     @staticmethod
     def _families() -> tuple[
