@@ -22,7 +22,7 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 from ruamel.yaml import YAML
 from websockets.sync.client import connect
 
-from conftest import REPO, STAGES, Project
+from conftest import REPO, Project, metrics_of
 from finsight.adapters.gpus import gpus
 from finsight.adapters.redis_server import embedded
 from github import certificate
@@ -54,22 +54,24 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def ran(make_project: Callable[[str], Project]) -> Iterator[tuple[Project, str]]:
-    """A project whose stages have all run, each leaving its metrics in `metrics/` and in the Pushgateway at this address."""
+def ran(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Path, str]]:
+    """A project whose stages have all run; the folder of their metrics; a Pushgateway, which has those of the one that ran last."""
     tool("prometheus")
     tool("prometheus-alertmanager", "alertmanager")
-    project = make_project("watched")
-    project.run("ingest", "validate")
-    project.cli("corpus", "approve")  # so that there is something to drift from
+    folder = tmp_path_factory.mktemp("watched")
+    root, metrics = folder / "project", folder / "metrics"
+    shutil.copytree(finished.root, root)
+    shutil.copytree(metrics_of(finished), metrics)
     with pushgateway() as gateway:
-        project.env |= {"FINSIGHT_METRICS_DIR": "metrics", "FINSIGHT_PUSHGATEWAY": gateway}
-        project.run(*STAGES)
-        yield project, gateway
+        project = Project(root, finished.backbone, {**finished.env, "FINSIGHT_METRICS_DIR": str(metrics), "FINSIGHT_PUSHGATEWAY": gateway})
+        project.cli("corpus", "approve")  # so that there is something to drift from
+        project.run("validate")
+        yield project, metrics, gateway
 
 
 @pytest.fixture(scope="module")
-def watched(ran: tuple[Project, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    (project, gateway), folder = ran, tmp_path_factory.mktemp("monitors")
+def watched(ran: tuple[Project, Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    (project, metrics, gateway), folder = ran, tmp_path_factory.mktemp("monitors")
     with ExitStack() as stack:
         redis = stack.enter_context(ExitStack())
         url = redis.enter_context(embedded(folder / "redis"))
@@ -91,7 +93,7 @@ def watched(ran: tuple[Project, str], tmp_path_factory: pytest.TempPathFactory) 
         posts, hook = stack.enter_context(webhook())
         mails, post = stack.enter_context(mailbox(folder))
         manager = stack.enter_context(alertmanager(alerting(folder, hook, post)))
-        exporter = stack.enter_context(node_exporter(project.root / "metrics"))
+        exporter = stack.enter_context(node_exporter(metrics))
         addresses = {
             "finsight-service": f"127.0.0.1:{ports['service']}",
             "finsight-worker": f"127.0.0.1:{ports['worker']}",
@@ -184,7 +186,11 @@ def mailbox(folder: Path) -> Iterator[tuple[list[str], int]]:
 
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate(folder))
-    wanted = {"require_starttls": True, "auth_required": True, "auth_require_tls": True}
+    wanted = {
+        "require_starttls": True,
+        "auth_required": True,
+        "auth_exclude_mechanism": ["LOGIN"],
+    }  # whose words here are not the usual ones
     controller = Controller(Taken(), hostname="127.0.0.1", port=free_port(), tls_context=tls, authenticator=known, **wanted)
     controller.start()
     try:
@@ -246,12 +252,17 @@ def test_every_query_of_every_dashboard_has_data(watched: Watched) -> None:
     until(lambda: not empty(), 60, empty)
 
 
-def test_what_stages_pushed_is_what_they_left_in_files(watched: Watched, ran: tuple[Project, str]) -> None:
-    asked = watched.prometheus
-    until(lambda: len(asked.query('finsight_stage_runs_total{outcome="succeeded"} == 1')) == 2 * len(STAGES))
-    rows = ran[0].json("ingest.json")["rows"]
-    found = {s["metric"]["job"]: float(s["value"][1]) for s in asked.query('finsight_corpus_rows{outcome="kept"}')}
-    assert found == {"node": rows, "finsight_stage": rows}  # what is pushed keeps its own labels
+def test_what_a_stage_pushed_is_what_it_left_in_a_file(watched: Watched, ran: tuple[Project, Path, str]) -> None:
+    asked, drift = watched.prometheus, ran[0].json("validation.json")["drift"]
+
+    def shown() -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for sample in asked.query("finsight_corpus_drift"):
+            found.setdefault(sample["metric"]["job"], {})[sample["metric"]["of"]] = float(sample["value"][1])
+        return found
+
+    # What is pushed keeps its own labels.
+    until(lambda: shown() == {"node": drift, "finsight_stage": drift}, 60, shown)
 
 
 def test_a_queue_that_does_not_answer_is_told_in_the_chat_and_by_mail(watched: Watched) -> None:
