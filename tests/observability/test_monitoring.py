@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from email import message_from_bytes
+from email.policy import default
 from http.server import BaseHTTPRequestHandler
 from itertools import count, islice
 from pathlib import Path
@@ -178,7 +180,9 @@ def mailbox(folder: Path) -> Iterator[tuple[list[str], int]]:
 
     class Taken:
         async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802
-            mails.append(f"{envelope.rcpt_tos} {bytes(envelope.content or b'').decode()}")
+            mail = message_from_bytes(bytes(envelope.content or b""), policy=default)
+            body = mail.get_body(("plain",))
+            mails.append(f"{envelope.rcpt_tos} {mail['Subject']}\n{body.get_content() if body else ''}")
             return "250 OK"
 
     def known(server: object, session: object, envelope: object, mechanism: str, found: object) -> AuthResult:

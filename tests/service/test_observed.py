@@ -25,7 +25,7 @@ from finsight.errors import ParamsError, UnreachableError
 from finsight.service.predicted import WINDOW, Predicted
 from finsight.service.queue_watch import QueueWatch
 from finsight.service.worker import Worker
-from finsight.service_ports import Backlog
+from finsight.service_ports import Backlog, Lease
 from memory_queue import MemoryQueue
 from servers import free_port
 
@@ -137,6 +137,18 @@ def test_a_worker_counts_its_attempts(tmp_path: Path) -> None:
     assert value("finsight_job_seconds_count", {"kind": "train"}) == 4
     assert value("finsight_job_wait_seconds_count", {"kind": "train"}) == 2
     assert value("finsight_worker_busy", {}) == 0
+
+
+def test_a_worker_says_whether_its_queue_answers(tmp_path: Path) -> None:
+    class Away(MemoryQueue):
+        def take(self, worker: str) -> Lease | None:
+            raise UnreachableError("away")
+
+    for queue, up in ((MemoryQueue(), 1), (Away(), 0)):
+        looks = iter([False, True])
+        worker = Worker(queue, lambda job: Work([], tmp_path, {}))  # type: ignore[arg-type]
+        worker.run(lambda looks=looks: next(looks))
+        assert worker.meters.registry.get_sample_value("finsight_worker_queue_up") == up
 
 
 def test_the_machine_shows_what_it_has_and_nothing_else(tmp_path: Path) -> None:

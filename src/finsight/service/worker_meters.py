@@ -24,7 +24,7 @@ class WorkerMeters:
             "finsight_job_wait_seconds", "From an order to its first attempt.", ["kind"], buckets=_SECONDS, registry=kept
         )
         self.busy = Gauge("finsight_worker_busy", "1 while a job runs.", registry=kept)
-        self.reached = Gauge("finsight_worker_queue_up", "1 where the queue answered the worker when it was last asked.", registry=kept)
+        self.reached = Gauge("finsight_worker_queue_up", "1 where the queue answered when the worker last looked for a job.", registry=kept)
         for kind in Kind:
             self.seconds.labels(kind)
             self.waited.labels(kind)
