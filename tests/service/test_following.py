@@ -40,6 +40,8 @@ def test_a_swap_under_load_fails_no_request_and_a_bad_champion_is_refused(
         serving(project.root, "--bundle", CHAMPION, **options, FINSIGHT_REQUIRE_SIGNATURE="any") as (strict, _),
     ):
         assert client.get("/readyz").json() == {"status": "ready", "bundle": first, "version": 1}
+        rows = project.json("prepare.json")["splits"]["train"]["rows"]
+        assert metric(client, "finsight_training_rows") == rows  # of the registry: the reports of the run that made it
         with Asking(client.base_url) as asking:
             until(lambda: len(asking.answers) > 20)
             second = register(project, 3.0)

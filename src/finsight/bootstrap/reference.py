@@ -32,7 +32,7 @@ def reference(digest: str, labels: Sequence[str], version: ModelVersion | None) 
             if read_json(reports / "export.json", "dvc repro").get("bundle_sha256") != digest:
                 return None
             return _read(reports, labels)
-        except (FinsightError, OSError, KeyError, TypeError):  # a model is served all the same
+        except (FinsightError, OSError, KeyError, TypeError, AttributeError, ValueError):  # a model is served all the same
             return None
 
 
