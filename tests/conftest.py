@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -197,10 +197,15 @@ def make_project(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def finished(make_project: Callable[[str], Project]) -> Project:
-    """A project in which every stage has run; tests read it and change nothing."""
+    """A project in which every stage has run, each leaving its metrics in ``metrics_of``; tests read it and change nothing."""
     project = make_project("finished")
-    project.run(*STAGES)
+    replace(project, env={**project.env, "FINSIGHT_METRICS_DIR": str(metrics_of(project))}).run(*STAGES)
     return project
+
+
+def metrics_of(project: Project) -> Path:
+    """Where the stages of :func:`finished` left their metrics: not in the project, which others copy."""
+    return project.root.with_name(f"{project.root.name}-metrics")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.errors import ParamsError
-from finsight.service_ports import Ending, Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
+from finsight.service_ports import Backlog, Ending, Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 
 ENDS = {Ending.SUCCEEDED: State.SUCCEEDED, Ending.FAILED: State.FAILED, Ending.CANCELLED: State.CANCELLED}
 
@@ -87,6 +87,13 @@ class MemoryQueue:
     def dead(self, limit: int = 50) -> list[Job]:
         found = [kept.job for kept in self._kept.values() if kept.job.state == State.DEAD]
         return sorted(found, key=lambda job: job.ended or 0, reverse=True)[:limit]
+
+    def backlog(self) -> Backlog:
+        waiting, running, dead = (
+            [kept for kept in self._kept.values() if kept.job.state == state] for state in (State.QUEUED, State.RUNNING, State.DEAD)
+        )
+        oldest = max([0.0, *(time.monotonic() - kept.ready for kept in waiting)])
+        return Backlog(len(waiting), len(running), len(dead), oldest)
 
     def cancel(self, job: str) -> Job | None:
         kept = self._kept.get(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -47,7 +48,8 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, debug: bool, **kwargs: Any) -> None:
         quiet()
         try:
-            main(*args, **kwargs)
+            with _watched(kwargs.get("report")):
+                main(*args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read has had enough, as `head` has; click ends quietly
         except (FinsightError, OSError) as error:
@@ -58,6 +60,28 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
             sys.exit(error.exit_code if isinstance(error, FinsightError) else 1)
 
     return run
+
+
+@contextmanager
+def _watched(report: Path | None) -> Iterator[None]:
+    """Where the settings say so, let Prometheus know how a stage of the pipeline went; processes that train together are one run."""
+    script = Path(sys.argv[0])
+    wanted = os.environ.get("FINSIGHT_METRICS_DIR") or os.environ.get("FINSIGHT_PUSHGATEWAY")
+    if script.parent.name != "stages" or not wanted or "LOCAL_RANK" in os.environ:
+        yield
+        return
+    from finsight.adapters.stage_metrics import measured, receivers
+    from finsight.settings import load_settings, project_root
+
+    settings = load_settings()
+    folder = project_root() / settings.metrics_dir if settings.metrics_dir else None  # not the copy of an experiment
+    warnings: list[str] = []
+    try:
+        with measured(script.stem, report, receivers(folder, settings.pushgateway), warnings):
+            yield
+    finally:
+        for warning in warnings:
+            click.secho(f"warning: {warning}; the stage itself is not touched by that", fg="yellow", err=True)
 
 
 def describe(error: FinsightError | OSError) -> str:

@@ -46,6 +46,18 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Redis of the service, ``redis://``, ``rediss://`` or ``unix://``; one of its own over ``.service/redis`` when unset."""
 
+    service_metrics: str = ""
+    """Where the service shows its metrics without a credential, ``host:port``, beside ``/metrics``; nowhere when unset."""
+
+    worker_metrics: str = "127.0.0.1:9109"
+    """Where a worker shows its metrics, ``host:port``; nowhere when empty."""
+
+    metrics_dir: Path | None = None
+    """Folder of Prometheus' textfile collector, where each stage of the pipeline leaves a file of its metrics."""
+
+    pushgateway: str = ""
+    """Pushgateway that each stage sends its metrics to, ``http://host:9091``."""
+
     follow_seconds: float = Field(default=30.0, gt=0)
     """How often a service that was started with an alias (``models:/finsight@champion``) looks where that points now."""
 

@@ -12,7 +12,7 @@ from redis import Redis
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.domain.jobs import Kind, Limits, Order, State, place
 from finsight.errors import ParamsError
-from finsight.service_ports import Ending, JobQueue, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
+from finsight.service_ports import Backlog, Ending, JobQueue, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 from memory_queue import MemoryQueue
 
 Make = Callable[..., JobQueue]
@@ -388,3 +388,29 @@ def test_who_waits_for_events_gets_them_when_they_come(redis_url: str) -> None:
         assert [event.content["state"] for event in asked.result()] == ["cancelled"]
     assert time.monotonic() - started < 5
     queue.close()
+
+
+def test_the_backlog_of_all_tenants(make: Make) -> None:
+    queue = make(attempts=1, lease=60)
+    assert queue.backlog() == Backlog(0, 0, 0, 0.0)
+    for n in range(3):
+        queue.submit(order(n, tenant=f"tenant {n}"))
+        time.sleep(0.002)
+    time.sleep(0.2)
+    lease = queue.take("w")
+    assert lease
+    found = queue.backlog()
+    assert (found.waiting, found.running, found.dead) == (2, 1, 0)
+    assert 0.2 <= found.oldest < 30
+    queue.end(lease, Outcome(Ending.BROKEN, "it broke"))
+    assert (queue.backlog().running, queue.backlog().dead) == (0, 1)
+
+
+def test_a_job_whose_next_attempt_is_not_due_waits_and_is_not_old(make: Make) -> None:
+    queue = make(pause=60)
+    queue.submit(order())
+    time.sleep(0.05)
+    lease = queue.take("w")
+    assert lease
+    queue.end(lease, Outcome(Ending.BROKEN, "it broke"))
+    assert queue.backlog() == Backlog(1, 0, 0, 0.0)

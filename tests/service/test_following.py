@@ -40,6 +40,8 @@ def test_a_swap_under_load_fails_no_request_and_a_bad_champion_is_refused(
         serving(project.root, "--bundle", CHAMPION, **options, FINSIGHT_REQUIRE_SIGNATURE="any") as (strict, _),
     ):
         assert client.get("/readyz").json() == {"status": "ready", "bundle": first, "version": 1}
+        rows = project.json("prepare.json")["splits"]["train"]["rows"]
+        assert metric(client, "finsight_training_rows") == rows  # of the registry: the reports of the run that made it
         with Asking(client.base_url) as asking:
             until(lambda: len(asking.answers) > 20)
             second = register(project, 3.0)
@@ -111,7 +113,7 @@ def test_a_registry_that_does_not_answer_changes_nothing_and_is_told_once(caplog
     predictions, meters = follow(5, newest, lambda version: served("two"))
     assert predictions.served.digest == "one"
     assert len(caplog.records) == 1
-    assert meters.registry.get_sample_value("finsight_model_swaps_total", {"outcome": "refused"}) is None
+    assert meters.registry.get_sample_value("finsight_model_swaps_total", {"outcome": "refused"}) == 0
 
 
 def test_a_follower_that_is_told_looks_at_once_and_survives_what_nobody_foresaw(caplog: pytest.LogCaptureFixture) -> None:

@@ -89,6 +89,14 @@ def serving_pool(client: httpx.Client) -> Iterator[object]:
         yield lambda texts: pool.map(ask, texts)
 
 
+def test_predictions_are_held_against_what_the_model_was_made_with(client: httpx.Client, finished: Project) -> None:
+    for label, rows in finished.json("prepare.json")["splits"]["train"]["labels"].items():
+        assert metric(client, "finsight_training_rows", label=label) == rows
+    for name in ("accuracy", "macro_f1"):
+        assert metric(client, "finsight_model_test_score", metric=name) == finished.json("metrics.json")[name]
+    assert 'finsight_prediction_drift_psi{of="confidence"}' in client.get("/metrics").text
+
+
 def test_metrics_name_routes_by_template_alone(client: httpx.Client) -> None:
     for path in ("/v1/nothing-1", "/nothing/2", "/livez"):
         client.get(path)
@@ -102,6 +110,10 @@ def test_metrics_name_routes_by_template_alone(client: httpx.Client) -> None:
     assert metric(client, "finsight_batch_texts_sum") >= 1
     assert metric(client, "finsight_model_info") == 1
     assert metric(client, "finsight_texts_waiting") == 0
+    assert metric(client, "finsight_predictions_total") >= 1
+    assert metric(client, "finsight_prediction_drift_rows") >= 1
+    assert metric(client, "finsight_queue_up") == 1
+    assert metric(client, "finsight_disk_size_bytes", place="project") > 0
 
 
 def test_metrics_are_open_to_this_host_alone(client: httpx.Client) -> None:

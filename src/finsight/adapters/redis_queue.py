@@ -13,7 +13,7 @@ from finsight.adapters import redis_scripts as lua
 from finsight.adapters.redis_connection import answering, connect
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State, place
 from finsight.errors import ParamsError, UnreachableError
-from finsight.service_ports import Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
+from finsight.service_ports import Backlog, Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 
 KEPT = 30 * 24 * 3600  # seconds that a job is kept after its end
 SAID = 8 * 2**20  # bytes of what was said of a job that are kept, the newest
@@ -97,6 +97,11 @@ class RedisQueue:
         """See :class:`~finsight.service_ports.JobQueue`."""
         with _reachable():
             return [job for job in self._many(self._redis.zrevrange(f"{_P}dead", 0, limit - 1)) if job]
+
+    def backlog(self) -> Backlog:
+        """See :class:`~finsight.service_ports.JobQueue`."""
+        waiting, running, dead, oldest = self._run(lua.BACKLOG)
+        return Backlog(waiting, running, dead, oldest / 1000)
 
     def cancel(self, job: str) -> Job | None:
         """See :class:`~finsight.service_ports.JobQueue`."""

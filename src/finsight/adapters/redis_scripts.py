@@ -176,6 +176,15 @@ return 1
 """
 )
 
+BACKLOG = (
+    _COMMON
+    + """
+local first, oldest = redis.call('ZRANGE', P .. 'queue', 0, 0, 'WITHSCORES'), 0
+if first[2] then oldest = math.max(0, now() - tonumber(first[2])) end
+return {redis.call('ZCARD', P .. 'queue'), redis.call('ZCARD', P .. 'leases'), redis.call('ZCARD', P .. 'dead'), oldest}
+"""
+)
+
 # what, token, milliseconds
 HOLD = """
 local key = '{jobs}:hold:' .. ARGV[1]

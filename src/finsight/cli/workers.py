@@ -18,11 +18,17 @@ def worker(bundle: Path) -> None:
     SIGTERM or Ctrl-C gives the job that runs back, which goes on with another worker.
     """
     from finsight.bootstrap import service
+    from finsight.bootstrap.observed import worker_metrics
     from finsight.service.worker import Worker
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
 
     jobs = service.repository_jobs(bundle)
     with service.job_queue() as queue, stop_signal() as stop:
-        Worker(queue, jobs.work, service.gpus(), lambda line: click.echo(line, err=True)).run(stop)
+        working = Worker(queue, jobs.work, service.gpus(), say)
+        with worker_metrics(working.meters.registry, say):
+            working.run(stop)
 
 
 @click.command("score-object", hidden=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finsight.adapters.metrics_listener import add_process
 from finsight.service.close_codes import Close
+from finsight.service.predicted import Predicted
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -23,8 +22,7 @@ class Meters:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # for every counter a series of when it began, which nothing reads
         self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
+        add_process(self.registry)
         kept = self.registry
         route = ["method", "route"]
         self.requests = Counter("finsight_requests", "Requests that were answered.", [*route, "status"], registry=kept)
@@ -42,6 +40,10 @@ class Meters:
         self.gone = Counter("finsight_clients_gone", "Requests that were dropped since their client was gone.", registry=kept)
         self.cache = Counter("finsight_result_cache", "Texts that were looked up among results.", ["cache", "found"], registry=kept)
         self.swaps = Counter("finsight_model_swaps", "New champions, by what became of them.", ["outcome"], registry=kept)
+        for outcome in ("swapped", "refused"):  # there before the first, which is no increase otherwise
+            self.swaps.labels(outcome)
+        self.predicted = Predicted()
+        kept.register(self.predicted)
         self.model = Gauge("finsight_model_info", "1 for the bundle in service.", ["bundle", "version", "format"], registry=kept)
 
     def looked_up(self, cache: str, hits: int, misses: int) -> None:

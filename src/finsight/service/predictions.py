@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finsight.domain.reference import Reference
 from finsight.pipeline.explain import Explanation, explain
 from finsight.pipeline.predict import Model
 from finsight.service.batching import Batcher, Compute, FullError, Limits
@@ -33,11 +34,15 @@ class Served:
 
     :param digest: names it (see :func:`finsight.bundle.bundle_digest`).
     :param version: its number in the registry; None where it is a folder.
+    :param scores: what it had on its test rows, by metric.
+    :param reference: what its predictions are held against; None where that is not known.
     """
 
     model: Model
     digest: str
     version: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    reference: Reference | None = None
 
     def key(self, text: str) -> str:
         """What the result of a text is kept under: another bundle or format has another."""
@@ -83,6 +88,7 @@ class Predictions:
         self._served = served
         self._compute = self._through(self._shared, served) if self._shared else served.model.probabilities
         self._meters.serves(served.digest, served.version, served.model.format)
+        self._meters.predicted.begin(served.model.labels, served.scores, served.reference)
 
     async def ask(self, texts: Sequence[str]) -> tuple[Served, Rows]:
         """Probabilities (n, k) of texts, and the bundle that gave all of them.
@@ -90,7 +96,9 @@ class Predictions:
         :raises FullError: when too many texts wait.
         """
         served, compute = self._served, self._compute
-        return served, await self._rows(served, compute, texts)
+        rows = await self._rows(served, compute, texts)
+        self._saw(served, rows)
+        return served, rows
 
     async def explain(self, texts: Sequence[str]) -> tuple[Served, Rows, list[Explanation]]:
         """Like :meth:`ask`, with what each word does for its text's label.
@@ -116,10 +124,16 @@ class Predictions:
         self._explaining += 1
         try:
             found = await loop.run_in_executor(self._explainer, partial(explain, probs, texts))
-            return served, await self._rows(served, compute, texts), found
+            rows = await self._rows(served, compute, texts)
+            self._saw(served, rows)
+            return served, rows, found
         finally:
             wanted = False
             self._explaining -= 1
+
+    def _saw(self, served: Served, rows: Rows) -> None:
+        if served is self._served:  # the last answers of the bundle before are not this one's
+            self._meters.predicted.saw(rows)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

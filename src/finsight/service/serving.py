@@ -17,8 +17,11 @@ from finsight import runtime
 from finsight.bootstrap import released
 from finsight.bootstrap import service as bootstrap
 from finsight.bootstrap.credentials import ways_in
+from finsight.bootstrap.observed import machine, service_metrics
+from finsight.bootstrap.reference import reference
 from finsight.bootstrap.sign_in import public_url, sign_in
-from finsight.bundle import bundle_digest
+from finsight.bundle import MANIFEST, bundle_digest
+from finsight.files import read_json
 from finsight.ports import ModelVersion
 from finsight.service.app import create_app
 from finsight.service.backstage import backstage
@@ -31,6 +34,7 @@ from finsight.service.life import Life
 from finsight.service.meters import Meters
 from finsight.service.parts import Parts
 from finsight.service.predictions import Predictions, Served
+from finsight.service.queue_watch import QueueWatch
 from finsight.service.socket_protocol import LARGEST, PING, SocketProtocol
 from finsight.service.sockets import SocketLimits, Sockets
 from finsight.service.uploads import Scoring
@@ -83,7 +87,12 @@ def load(bundle: Path, version: ModelVersion | None) -> Served:
     """
     folder = bootstrap.checked_folder(bundle, version)
     graph = runtime.settled(folder, measuring=lambda: _LOG.warning("measuring once which format is the fastest on this host"))
-    served = Served(runtime.model(folder, graph), bundle_digest(folder), version.number if version else None)
+    model, digest = runtime.model(folder, graph), bundle_digest(folder)
+    scores = {name: score for name, score in read_json(folder / MANIFEST, "make export")["metrics"].items() if name != "n"}
+    held_against = reference(digest, model.labels, version)
+    if held_against is None:
+        _LOG.warning("what the bundle was trained on is not in the reports at hand: drift is not measured")
+    served = Served(model, digest, version.number if version else None, scores, held_against)
     served.warm()
     return served
 
@@ -117,6 +126,9 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     found, running, promoted = predictions(bundle, settings, meters, keeps=keeps)
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
         gate, own, made = entrance(settings, host, url)
+        watch = QueueWatch(queue)
+        meters.registry.register(watch)
+        meters.registry.register(machine())
         scoring = Scoring(bootstrap.artifact_store(), settings.max_upload, settings.max_lines)
         jobs = Jobs(queue, bootstrap.repository_jobs(bundle, scoring.store, lambda: (found.served.digest, found.served.version)).order)
         parts = Parts(
@@ -132,13 +144,14 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
             sign_in=sign_in(settings, ways, url),
             public_url=address,
             meters=meters,
-            running=running,
+            running=(*running, watch.running),
             sockets=Sockets(SocketLimits(at_once=settings.max_sockets)),
         )
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
-        server(parts, host, port, settings.drain_seconds).run()
+        with service_metrics(meters.registry, settings):
+            server(parts, host, port, settings.drain_seconds).run()
 
 
 def server(parts: Parts, host: str, port: int, notice: float) -> Server:

@@ -17,6 +17,7 @@ from finsight.adapters.jobs import Work
 from finsight.command import describe
 from finsight.domain.jobs import Job
 from finsight.errors import FinsightError, UnreachableError
+from finsight.service.worker_meters import WorkerMeters
 from finsight.service_ports import Ending, JobQueue, Lease, Outcome, Word
 
 POLL = 0.5  # seconds between two looks for a job
@@ -39,6 +40,7 @@ class Worker:
     gpus: Sequence[str] = ()
     say: Callable[[str], None] = lambda _: None
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    meters: WorkerMeters = field(default_factory=WorkerMeters)
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until ``stop`` says so. The job that runs then is given back, and goes on with another worker."""
@@ -47,8 +49,10 @@ class Worker:
             try:
                 worked = self.once(stop)
                 away = False
+                self.meters.reached.set(1)
             except UnreachableError as error:
                 worked = False
+                self.meters.reached.set(0)
                 if not away:
                     self.say(f"warning: {error}; waiting for it")
                 away = True
@@ -68,10 +72,13 @@ class Worker:
             if lease is None:
                 return False
             self.say(f"{lease.job.order.kind} {lease.job.id}, attempt {lease.job.attempt}")
+            self.meters.began(lease.job)
             attempt = Attempt(self.queue, lease, gpu, self.name, asked, stop)
             outcome = attempt.made(self.work)
-            kept = outcome is not None and attempt.ended(outcome)
-            self.say(f"{lease.job.id}: {outcome.ending if outcome and kept else 'lost to another worker'}")
+            if outcome and not attempt.ended(outcome):
+                outcome = None
+            self.meters.ended(lease.job, outcome, time.monotonic() - asked)
+            self.say(f"{lease.job.id}: {outcome.ending if outcome else 'lost to another worker'}")
             return True
 
     @contextmanager

@@ -5,7 +5,7 @@ Every method raises :class:`finsight.errors.UnreachableError` when what it asks 
 
 from finsight.service_ports.credentials import FailedAttempts, KeyStore, SigningKey, SigningKeys, Tickets, TokenIssuer
 from finsight.service_ports.experiments import Experiment, ExperimentLog, Tried
-from finsight.service_ports.queue import Ending, JobQueue, Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
+from finsight.service_ports.queue import Backlog, Ending, JobQueue, Lease, Outcome, QueueFullError, ReusedKeyError, TooManyJobsError, Word
 from finsight.service_ports.results import ArtifactStore, ResultCache
 from finsight.service_ports.rules import AuditLog, Standing, Windows
 from finsight.service_ports.sign_in import Attempts, NotSignedInError, Session, Sessions, SignInIssuer
@@ -14,6 +14,7 @@ __all__ = [
     "ArtifactStore",
     "Attempts",
     "AuditLog",
+    "Backlog",
     "Ending",
     "Experiment",
     "ExperimentLog",

@@ -69,6 +69,22 @@ class Outcome:
     result: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What stands in a queue.
+
+    :param waiting: queued jobs, those that wait for their next attempt among them.
+    :param running: jobs that a worker has taken, also one that was lost and is not yet taken back.
+    :param dead: jobs whose attempts are used up, of those that are kept.
+    :param oldest: seconds for which the job that is due the longest has been so; 0 where none is.
+    """
+
+    waiting: int
+    running: int
+    dead: int
+    oldest: float
+
+
 class JobQueue(Protocol):
     """Jobs, each run at least once and by one worker at a time. Every change is one step: it has happened whole, or not at all.
 
@@ -96,6 +112,10 @@ class JobQueue(Protocol):
 
     def dead(self, limit: int = 50) -> list[Job]:
         """Those whose attempts are used up, of all tenants, the last first."""
+        ...
+
+    def backlog(self) -> Backlog:
+        """How many jobs wait, run and are dead, of all tenants, and how long the first has waited."""
         ...
 
     def cancel(self, job: str) -> Job | None:
