@@ -11,17 +11,26 @@ from finsight.command import PATH, edge, stop_signal
 
 @click.command()
 @click.option("--bundle", type=PATH, default=Path("models/bundle"), show_default=True, help="What scorings predict with.")
+@click.option(
+    "--health",
+    type=click.Choice(["live", "ready"]),
+    help="Start none; end with 0 if this clone's workers on this host live, or are ready (Redis answers too), else with 1.",
+)
 @edge
-def worker(bundle: Path) -> None:
+def worker(bundle: Path, health: str | None) -> None:
     """Run jobs of the service in this clone, one at a time, from the Redis that FINSIGHT_REDIS_URL names.
 
     SIGTERM or Ctrl-C gives the job that runs back, which goes on with another worker.
     """
     from finsight.bootstrap import service
+
+    if health:
+        click.echo(service.workers_health(health == "ready"))
+        return
     from finsight.service.worker import Worker
 
     jobs = service.repository_jobs(bundle)
-    with service.job_queue() as queue, stop_signal() as stop:
+    with service.job_queue() as queue, stop_signal() as stop, service.sign_of_life(stop) as stop:
         Worker(queue, jobs.work, service.gpus(), lambda line: click.echo(line, err=True)).run(stop)
 
 

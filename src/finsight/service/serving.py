@@ -14,7 +14,7 @@ import click
 import uvicorn
 
 from finsight import runtime
-from finsight.bootstrap import released
+from finsight.bootstrap import health, released
 from finsight.bootstrap import service as bootstrap
 from finsight.bootstrap.sign_in import public_url, sign_in
 from finsight.bundle import bundle_digest
@@ -22,6 +22,7 @@ from finsight.ports import ModelVersion
 from finsight.service.app import create_app
 from finsight.service.backstage import backstage
 from finsight.service.batching import Limits
+from finsight.service.checks import Checks
 from finsight.service.client_address import networks
 from finsight.service.entrance import admins_key, entrance, house_rules
 from finsight.service.following import Follower
@@ -133,6 +134,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
             meters=meters,
             running=running,
             sockets=Sockets(SocketLimits(at_once=settings.max_sockets)),
+            checks=Checks({"bundle": lambda: found.served.check(), **health.questions(settings, url)}),
         )
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
