@@ -7,17 +7,19 @@ import functools
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from finsight import tracing
 from finsight.environment import quiet
 from finsight.errors import FinsightError, StoppedError, UnreachableError
 from finsight.events import say
 
 PATH = click.Path(path_type=Path)
+_SERVICES = ("serve", "worker", "storage", "mlflow")
 
 
 @contextmanager
@@ -46,18 +48,30 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def run(*args: Any, debug: bool, **kwargs: Any) -> None:
         quiet()
-        try:
-            main(*args, **kwargs)
-        except BrokenPipeError:
-            raise  # whoever read has had enough, as `head` has; click ends quietly
-        except (FinsightError, OSError) as error:
-            say("error", error=describe(error), passing=isinstance(error, (UnreachableError, StoppedError, OSError)))
-            if debug:
-                raise
-            click.secho(f"error: {describe(error)}", fg="red", err=True)
-            sys.exit(error.exit_code if isinstance(error, FinsightError) else 1)
+        with _traced():
+            try:
+                main(*args, **kwargs)
+            except BrokenPipeError:
+                raise  # whoever read has had enough, as `head` has; click ends quietly
+            except (FinsightError, OSError) as error:
+                say("error", error=describe(error), passing=isinstance(error, (UnreachableError, StoppedError, OSError)))
+                if debug:
+                    raise
+                tracing.failed(error)
+                click.secho(f"error: {describe(error)}", fg="red", err=True)
+                sys.exit(error.exit_code if isinstance(error, FinsightError) else 1)
 
     return run
+
+
+def _traced() -> AbstractContextManager[None]:
+    """A stage or a command is a span; services have one for each thing that they do."""
+    context = click.get_current_context(silent=True)
+    name = context.info_name if context and context.info_name else ""
+    if name in _SERVICES:
+        return nullcontext()
+    stage = name.removesuffix(".py")
+    return tracing.process("stage", f"stage {stage}") if stage != name else tracing.process("cli", f"finsight {name}")
 
 
 def describe(error: FinsightError | OSError) -> str:

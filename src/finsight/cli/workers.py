@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -27,11 +28,16 @@ def worker(bundle: Path, health: str | None) -> None:
     if health:
         click.echo(service.workers_health(health == "ready"))
         return
+    from finsight import logs, tracing
     from finsight.service.worker import Worker
+    from finsight.settings import load_settings
 
+    logs.begin("finsight-worker", load_settings())
+    tracing.start("worker")
     jobs = service.repository_jobs(bundle)
     with service.job_queue() as queue, stop_signal() as stop, service.sign_of_life(stop) as stop:
-        Worker(queue, jobs.work, service.gpus(), lambda line: click.echo(line, err=True)).run(stop)
+        Worker(queue, jobs.work, service.gpus(), logging.getLogger("finsight.worker").info).run(stop)
+    tracing.stop()
 
 
 @click.command("score-object", hidden=True)

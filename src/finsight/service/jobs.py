@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
+from finsight import tracing
 from finsight.domain.access import Principal
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.domain.policy import Resource
@@ -43,6 +44,7 @@ _EXAMPLE: dict[str, Any] = {
     "experiment": "",
     "result": "",
     "error": "",
+    "correlation_id": "5f0c0c9ce1d64f4f",
 }
 _LOG = {
     "text/plain": {"schema": {"type": "string"}, "example": "Running stage 'train'\n"},
@@ -104,7 +106,7 @@ class JobRequest(BaseModel):
 
 
 class JobState(BaseModel):
-    """A job and how far it has come."""
+    """A job and how far it has come; `correlation_id` is that of the request that ordered it first."""
 
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
@@ -123,6 +125,7 @@ class JobState(BaseModel):
     experiment: str
     result: str
     error: str
+    correlation_id: str
 
 
 class JobPage(BaseModel):
@@ -220,7 +223,8 @@ def submitted(jobs: Jobs, order: Order, key: str) -> tuple[Job, bool]:
     :raises Problem: 503 where too many wait, 429 where the tenant has too many.
     """
     try:
-        return jobs.queue.submit(order, key, jobs.limits)
+        with tracing.span("jobs publish", "producer", {"messaging.system": "redis", "messaging.destination.name": "jobs"}):
+            return jobs.queue.submit(replace(order, origin=tracing.origin()), key, jobs.limits)
     except QueueFullError as error:
         raise Problem(503, str(error), "queue-full", {"Retry-After": str(12 * WAIT)}) from None
     except TooManyJobsError as error:
@@ -265,6 +269,7 @@ def shown(job: Job) -> JobState:
         experiment=job.experiment,
         result=job.result,
         error=job.error,
+        correlation_id=job.order.origin.get("correlation_id", ""),
     )
 
 

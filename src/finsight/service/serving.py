@@ -13,7 +13,7 @@ from types import FrameType
 import click
 import uvicorn
 
-from finsight import runtime
+from finsight import logs, runtime, tracing
 from finsight.bootstrap import health, released
 from finsight.bootstrap import service as bootstrap
 from finsight.bootstrap.sign_in import public_url, sign_in
@@ -111,6 +111,8 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     :raises ParamsError: when a setting can't be, or would leave a public address open.
     """
     settings = load_settings()
+    logs.begin("finsight-api", settings)
+    tracing.start("api")
     ways, address = bootstrap.ways_in(settings, host), public_url(settings)  # before anything is loaded
     admins_key(settings)
     proxies, meters = networks(settings.trusted_proxies), Meters()
@@ -140,6 +142,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
         server(parts, host, port, settings.drain_seconds).run()
+    tracing.stop()
 
 
 def server(parts: Parts, host: str, port: int, notice: float) -> Server:
@@ -149,6 +152,7 @@ def server(parts: Parts, host: str, port: int, notice: float) -> Server:
         host=host,
         port=port,
         http=PatientProtocol,
+        log_config=None,  # finsight.logs has it
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finsight import tracing
 from finsight.adapters.job_process import JobProcess, StartingError
 from finsight.adapters.jobs import Work
 from finsight.command import describe
@@ -67,11 +68,19 @@ class Worker:
             lease = self.queue.take(self.name)
             if lease is None:
                 return False
-            self.say(f"{lease.job.order.kind} {lease.job.id}, attempt {lease.job.attempt}")
-            attempt = Attempt(self.queue, lease, gpu, self.name, asked, stop)
-            outcome = attempt.made(self.work)
-            kept = outcome is not None and attempt.ended(outcome)
-            self.say(f"{lease.job.id}: {outcome.ending if outcome and kept else 'lost to another worker'}")
+            job = lease.job
+            about: tracing.Attributes = {"messaging.system": "redis", "finsight.job": job.id, "finsight.attempt": job.attempt}
+            with tracing.continued(job.order.origin, f"job {job.order.kind}", "consumer", about) as span:
+                self.say(f"{job.order.kind} {job.id}, attempt {job.attempt}")
+                attempt = Attempt(self.queue, lease, gpu, self.name, asked, stop)
+                outcome = attempt.made(self.work)
+                kept = outcome is not None and attempt.ended(outcome)
+                ending = str(outcome.ending) if outcome and kept else "lost to another worker"
+                self.say(f"{job.id}: {ending}")
+                if span:
+                    span.set_attribute("finsight.ending", ending)
+                    if outcome and outcome.error:
+                        tracing.failed(FinsightError(outcome.error))
             return True
 
     @contextmanager
@@ -148,7 +157,7 @@ class Attempt:
 
     def _started(self, command: Sequence[str], work: Work, folder: Path, until: float) -> tuple[JobProcess | None, Outcome | None]:
         """The process, once it is its turn; or how the attempt ended before. The queue is asked first: the job may be another's by now."""
-        environment = {**work.environment, **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
+        environment = {**work.environment, **tracing.environment(), **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
         own = Path(tempfile.mkdtemp(dir=folder))
         silence, patience = self.lease.seconds / 2, self.lease.seconds / 6
         while True:
