@@ -48,18 +48,17 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def run(*args: Any, debug: bool, **kwargs: Any) -> None:
         quiet()
-        with _traced():
-            try:
+        try:
+            with _traced():
                 main(*args, **kwargs)
-            except BrokenPipeError:
-                raise  # whoever read has had enough, as `head` has; click ends quietly
-            except (FinsightError, OSError) as error:
-                say("error", error=describe(error), passing=isinstance(error, (UnreachableError, StoppedError, OSError)))
-                if debug:
-                    raise
-                tracing.failed(error)
-                click.secho(f"error: {describe(error)}", fg="red", err=True)
-                sys.exit(error.exit_code if isinstance(error, FinsightError) else 1)
+        except BrokenPipeError:
+            raise  # whoever read has had enough, as `head` has; click ends quietly
+        except (FinsightError, OSError) as error:
+            say("error", error=describe(error), passing=isinstance(error, (UnreachableError, StoppedError, OSError)))
+            if debug:
+                raise
+            click.secho(f"error: {describe(error)}", fg="red", err=True)
+            sys.exit(error.exit_code if isinstance(error, FinsightError) else 1)
 
     return run
 

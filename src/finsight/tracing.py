@@ -6,6 +6,7 @@ to process by W3C trace context: in the headers of a request, in what the queue 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 from finsight import redaction
+from finsight.errors import ParamsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -46,7 +48,10 @@ def on() -> bool:
 
 
 def start(role: str) -> None:
-    """Trace from now on, if that is wanted, as the service ``finsight-ROLE``; OTEL_SERVICE_NAME names it otherwise."""
+    """Trace from now on, if that is wanted, as the service ``finsight-ROLE``; OTEL_SERVICE_NAME names it otherwise.
+
+    :raises ParamsError: when a variable of OpenTelemetry has a value that can't be.
+    """
     global _provider, _tracer
     if _tracer or not wanted():
         return
@@ -57,9 +62,12 @@ def start(role: str) -> None:
 
     ours = Resource({"service.name": f"finsight-{role}", "service.version": version("finsight"), "process.pid": os.getpid()})
     # Not the global provider: libraries that trace by themselves (transformers, MLflow) would join in.
-    _provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
     given = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT")
-    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=None if given else _FLUSH)))
+    try:
+        _provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
+        _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=None if given else _FLUSH)))
+    except (ValueError, OSError) as error:  # a number that is none, a certificate that is not there
+        raise ParamsError(f"OTEL_…: {redaction.scrubbed(str(error))}; mend that variable, or unset OTEL_EXPORTER_OTLP_ENDPOINT") from None
     _tracer = _provider.get_tracer("finsight")
 
 
@@ -183,6 +191,7 @@ def process(role: str, name: str) -> Iterator[None]:
     if not wanted() or on():
         yield
         return
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a collector that is away is for the service to tell
     start(role)
     given = {_CORRELATION: os.environ.get(VARIABLE, ""), _PARENT: os.environ.get("TRACEPARENT", "")}
     try:

@@ -175,7 +175,17 @@ def test_a_collector_that_is_away_costs_no_answer_and_little_time(
     assert time.monotonic() - began < 10
 
 
+def test_a_variable_that_can_not_be_is_told_in_one_line(in_folder: Path) -> None:
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "-1"}
+    command = [sys.executable, "-m", "finsight.cli", "fastest"]
+    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: OTEL_…: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_one_trace_spans_request_queue_worker_stage_and_storage(
     finished: Project, redis_url: str, mlflow_server: str, s3: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -237,7 +247,7 @@ def _asked(client: httpx.Client) -> dict[str, str]:
     for kind, answer in answers.items():
         assert answer.status_code in (201, 202), answer.text
         path = f"/v1/jobs/{answer.json()['id']}"
-        end = time.monotonic() + 240
+        end = time.monotonic() + 480
         while client.get(path).json()["state"] in ("queued", "running"):
             assert time.monotonic() < end
             time.sleep(1)  # within the limits of a credential

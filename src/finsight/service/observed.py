@@ -27,17 +27,17 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        if scope["type"] == "lifespan" or not (tracing.on() or _LOG.isEnabledFor(logging.DEBUG)):
+        logged = scope["type"] != "lifespan" and _LOG.isEnabledFor(logging.DEBUG)
+        given = _traced(scope) if tracing.on() and scope["type"] != "lifespan" else None
+        if given is not None:
+            with tracing.span(scope.get("method", "WS"), "server", origin=given) as span:
+                await self._seen(scope, receive, send, span)
+        elif logged:
+            await self._seen(scope, receive, send, None)
+        else:
             await self._app(scope, receive, send)
-            return
-        given = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CONTEXT}
-        if scope["path"] in OPEN or (scope["path"] == _FREQUENT and not given and tracing.spared()):
-            await self._logged(scope, receive, send, None)
-            return
-        with tracing.span(scope.get("method", "WS"), "server", origin=given) as span:
-            await self._logged(scope, receive, send, span)
 
-    async def _logged(self, scope: Scope, receive: Receive, send: Send, span: Any) -> None:
+    async def _seen(self, scope: Scope, receive: Receive, send: Send, span: Any) -> None:
         began, status = time.perf_counter(), 0
 
         async def noted(message: Message) -> None:
@@ -59,6 +59,15 @@ class Observed:
                 took = round(time.perf_counter() - began, 6)
                 about = {"method": method, "route": route, "path": path_of(scope), "status": status, "seconds": took}
                 _LOG.debug("request", extra=about)
+
+
+def _traced(scope: Scope) -> dict[str, str] | None:
+    """The trace context that a request to be traced brings; None where it is not traced."""
+    path = scope["path"]
+    if path in OPEN:
+        return None
+    given = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CONTEXT}
+    return None if path == _FREQUENT and not given and tracing.spared() else given
 
 
 def _describe(span: Any, method: str, route: str, status: int) -> None:

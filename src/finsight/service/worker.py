@@ -79,7 +79,7 @@ class Worker:
                 self.say(f"{job.id}: {ending}")
                 if span:
                     span.set_attribute("finsight.ending", ending)
-                    if outcome and outcome.error:
+                    if outcome and outcome.ending in (Ending.FAILED, Ending.BROKEN):
                         tracing.failed(FinsightError(outcome.error))
             return True
 
