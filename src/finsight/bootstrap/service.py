@@ -6,7 +6,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -262,30 +262,6 @@ def repository_jobs(
 
     settings = load_settings()
     return RepositoryJobs(project_root(), store or artifact_store(), bundle, settings.experiments_remote, settings.job_seconds, served)
-
-
-def sign_of_life(stop: Callable[[], bool]) -> AbstractContextManager[Callable[[], bool]]:
-    """What a worker asks whether to stop, as a sign that it lives; see :mod:`finsight.adapters.heartbeat`."""
-    from finsight.adapters.heartbeat import beating
-
-    return beating(project_root() / OWN / "workers", stop)
-
-
-def workers_health(ready: bool) -> str:
-    """Who works in this clone on this host.
-
-    :param ready: whether their Redis has to answer, too.
-    :raises FinsightError: when nobody does, one hangs, or the Redis does not answer.
-    """
-    from finsight.adapters.heartbeat import alive
-
-    found = ", ".join(alive(project_root() / OWN / "workers"))
-    if not ready:
-        return f"{found}: alive"
-    from finsight.adapters.dependencies import redis_answers
-
-    given = load_settings().redis_url
-    return f"{found}: ready" + (f", {redis_answers(given.get_secret_value())}" if given else ", with the Redis of its service")
 
 
 def gpus() -> list[str]:

@@ -24,9 +24,10 @@ def worker(bundle: Path, health: str | None) -> None:
     SIGTERM or Ctrl-C gives the job that runs back, which goes on with another worker.
     """
     from finsight.bootstrap import service
+    from finsight.bootstrap.health import sign_of_life, workers_health
 
     if health:
-        click.echo(service.workers_health(health == "ready"))
+        click.echo(workers_health(health == "ready"))
         return
     from finsight import logs, tracing
     from finsight.service.worker import Worker
@@ -35,7 +36,7 @@ def worker(bundle: Path, health: str | None) -> None:
     logs.begin("finsight-worker", load_settings())
     tracing.start("worker")
     jobs = service.repository_jobs(bundle)
-    with service.job_queue() as queue, stop_signal() as stop, service.sign_of_life(stop) as stop:
+    with service.job_queue() as queue, stop_signal() as stop, sign_of_life(stop) as stop:
         Worker(queue, jobs.work, service.gpus(), logging.getLogger("finsight.worker").info).run(stop)
     tracing.stop()
 
