@@ -93,6 +93,7 @@ def test_what_it_said_is_for_this_host_and_those_who_may_read_metrics() -> None:
     assert not stranger.json()["ready"]["predictions"]
 
 
+@pytest.mark.long
 def test_an_answer_counts_for_a_while() -> None:
     asked: list[int] = []
     with served(app(redis=lambda: str(asked.append(1)))) as client:

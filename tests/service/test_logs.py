@@ -127,6 +127,7 @@ def test_an_errors_words_are_shown_where_they_are_ours(monkeypatch: pytest.Monke
     assert "ValueError: what a client sent" in raised(RuntimeError("x"))
 
 
+@pytest.mark.long
 def test_a_service_writes_json_to_a_pipe_and_words_to_a_terminal_without_its_secrets() -> None:
     script = (
         "import logging, os; from finsight import logs, tracing; from finsight.settings import load_settings;"

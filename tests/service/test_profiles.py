@@ -11,6 +11,7 @@ from conftest import Project
 from serving import serving
 
 
+@pytest.mark.long
 def test_a_command_leaves_a_profile_in_the_form_that_the_files_name_asks_for(in_folder: Path) -> None:
     def finsight(file: str, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "finsight.cli", "--profile", file, *command], capture_output=True, text=True)

@@ -42,6 +42,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         tracing.stop()
 
 
+@pytest.mark.long
 def test_nothing_is_traced_nor_imported_unless_asked() -> None:
     asked = (
         "import sys, finsight.service.app, finsight.command, finsight.adapters.buckets; from finsight import tracing; tracing.start('api');"
@@ -161,6 +162,7 @@ def test_a_job_goes_on_with_its_requests_trace_in_worker_and_process(collector: 
     assert (run.error, run.events[0]["finsight.correlation_id"]) == (True, "ordered-by-me")
 
 
+@pytest.mark.long
 def test_a_collector_that_is_away_costs_no_answer_and_little_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,6 +177,7 @@ def test_a_collector_that_is_away_costs_no_answer_and_little_time(
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.long
 def test_a_variable_that_can_not_be_is_told_in_one_line(in_folder: Path) -> None:
     given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "-1"}
     command = [sys.executable, "-m", "finsight.cli", "fastest"]
