@@ -125,3 +125,10 @@ def test_the_command_has_a_line_for_each_and_ends_with_1_where_something_will_no
     assert {line.split()[0] for line in well.stdout.splitlines()} <= {"ok", "advice"}, well.stdout
     assert [line.split()[1] for line in ill.stdout.splitlines() if line.startswith("wrong")] == ["Redis"]
     assert (well.returncode, ill.returncode) == (0, 1)
+
+
+def test_mlflows_database_is_told_from_what_is_none(in_folder: Path) -> None:
+    assert check_systems.mlflow() == "SQLite, made by the first run"
+    Path("mlflow.db").write_text("no database, and long enough to be told from an empty one " * 20)
+    with pytest.raises(UnreachableError, match=r"^mlflow\.db: .*; is it MLflow's database"):
+        check_systems.mlflow()

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,13 +67,10 @@ def _database(uri: str) -> str:
     if not path.is_file():
         return "SQLite, made by the first run"
     try:
-        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=SECONDS) as database:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=SECONDS)) as database:
             database.execute("SELECT version_num FROM alembic_version").fetchall()
     except sqlite3.Error as error:
         raise UnreachableError(f"{path.name}: {error}; is it MLflow's database? `finsight mlflow` shows it") from None
-    finally:
-        if "database" in locals():
-            database.close()
     return "SQLite"
 
 
