@@ -18,7 +18,7 @@ from apps import Badges, app_with, predicting, rules, served
 from conftest import Project
 from finsight.adapters.bounded import begun
 from finsight.adapters.redis_server import embedded
-from finsight.errors import UnreachableError
+from finsight.errors import FinsightError, UnreachableError
 from finsight.service.app import create_app
 from finsight.service.checks import FRESH, PATIENCE, Checks
 from finsight.service.parts import Parts
@@ -222,6 +222,21 @@ def test_a_redis_that_is_no_redis_is_told_in_one_line(tmp_path: Path) -> None:
         assert redis_answers(url).startswith("Redis ")
     with pytest.raises(UnreachableError, match="does not answer"):
         redis_answers(url)
+
+
+def test_what_a_killed_worker_leaves_behind_is_no_worker(tmp_path: Path) -> None:
+    from finsight.adapters.heartbeat import alive, beating
+
+    (tmp_path / f"{socket.gethostname()}-{os.getpid()}").touch()  # and its number is another process's by now
+    with pytest.raises(FinsightError, match="no worker of this host runs"):
+        alive(tmp_path)
+    with beating(tmp_path, lambda: True) as stop:
+        assert stop()
+        assert alive(tmp_path) == [f"{socket.gethostname()}-{os.getpid()}"]
+        (tmp_path / "elsewhere-1").touch()
+        assert len(alive(tmp_path)) == 1
+    with pytest.raises(FinsightError):
+        alive(tmp_path)
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ Redis would be the wrong place: with Redis away every worker would look dead, an
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -20,33 +21,39 @@ LOST = 60.0  # seconds of silence: a worker that waits for Redis, or for git, is
 
 @contextmanager
 def beating(folder: Path, stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """``stop``, which a worker asks at every turn of its loop, as a sign of life."""
+    """``stop``, which a worker asks at every turn of its loop, as a sign of life.
+
+    The file is locked for as long as its worker lives, however it ends: what a killed one leaves behind is nobody's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, last = folder / f"{socket.gethostname()}-{os.getpid()}", -EVERY
 
-    def asked() -> bool:
-        nonlocal last
-        if (now := time.monotonic()) - last >= EVERY:
-            with suppress(OSError):  # a full disk ends no job
-                path.touch()
-            last = now
-        return stop()
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
-    try:
-        yield asked
-    finally:
-        path.unlink(missing_ok=True)
+        def asked() -> bool:
+            nonlocal last
+            if (now := time.monotonic()) - last >= EVERY:
+                with suppress(OSError):  # a full disk ends no job
+                    os.utime(file.fileno())
+                last = now
+            return stop()
+
+        try:
+            yield asked
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def silences(folder: Path) -> dict[str, float]:
-    """The workers of this host that a folder knows and whose processes live, with the seconds since each one's last sign."""
+    """The workers of this host that a folder knows and that live, with the seconds since each one's last sign."""
     found = {}
     for path in sorted(folder.glob(f"{socket.gethostname()}-*")):
-        with suppress(FileNotFoundError, ValueError):
-            if _lives(int(path.name.rpartition("-")[2])):
-                found[path.name] = max(0.0, time.time() - path.stat().st_mtime)
-            else:
-                path.unlink()
+        with suppress(FileNotFoundError), path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found[path.name] = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
     return found
 
 
@@ -63,13 +70,3 @@ def alive(folder: Path) -> list[str]:
             f"{', '.join(hanging)}: no sign of life for {max(found.values()):.0f} s; end it, and its job goes to another worker"
         )
     return list(found)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
