@@ -12,7 +12,7 @@ from pathlib import Path
 from redis import Redis, RedisError
 
 import finsight
-from finsight.adapters.redis_server import _executable
+from finsight.adapters.redis_server import executable
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def redis(folder: Path) -> Iterator[tuple[str, int]]:
         "--dir",
         str(folder),
     )
-    process = subprocess.Popen([_executable(), *options], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([executable(), *options], stdout=subprocess.DEVNULL)
     try:
         with Redis(unix_socket_path=str(socket)) as client:
 

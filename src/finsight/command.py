@@ -8,17 +8,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from finsight import tracing
 from finsight.environment import quiet
 from finsight.errors import FinsightError, StoppedError, UnreachableError
 from finsight.events import say
 
 PATH = click.Path(path_type=Path)
+_SERVICES = ("serve", "worker", "storage", "mlflow")
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def edge(main: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, debug: bool, **kwargs: Any) -> None:
         quiet()
         try:
-            with _watched(kwargs.get("report")):
+            with _traced(), _watched(kwargs.get("report")):
                 main(*args, **kwargs)
         except BrokenPipeError:
             raise  # whoever read has had enough, as `head` has; click ends quietly
@@ -82,6 +84,16 @@ def _watched(report: Path | None) -> Iterator[None]:
     finally:
         for warning in warnings:
             click.secho(f"warning: {warning}; the stage itself is not touched by that", fg="yellow", err=True)
+
+
+def _traced() -> AbstractContextManager[None]:
+    """A stage or a command is a span; services have one for each thing that they do."""
+    context = click.get_current_context(silent=True)
+    name = context.info_name if context and context.info_name else ""
+    if name in _SERVICES:
+        return nullcontext()
+    stage = name.removesuffix(".py")
+    return tracing.process("stage", f"stage {stage}") if stage != name else tracing.process("cli", f"finsight {name}")
 
 
 def describe(error: FinsightError | OSError) -> str:

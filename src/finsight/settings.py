@@ -85,6 +85,15 @@ class Settings(BaseSettings):
     max_lines: int = Field(default=1_000_000, ge=1)
     """The most lines of one, its head among them."""
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What the service and its workers log; ``debug`` has each request."""
+
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """``json``, a line each, or ``text`` for people; ``auto`` writes text to a terminal alone."""
+
+    log_texts: bool = False
+    """Whether logs and traces may show what clients sent, and what libraries' errors say of it."""
+
     api_key: SecretStr | None = None
     """The admin's own key; one is made at start and printed once when unset."""
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_job_comes_back_as_it_was_asked_for(make: Make) -> None:
     assert (job.order, job.state, job.attempt, job.started, job.metrics) == (order(), State.QUEUED, 0, None, {})
     assert abs(job.created - time.time()) < 60
     assert queue.get("0" * 31 + "f") is None
+
+
+def test_what_it_was_ordered_by_is_kept_and_shapes_nothing(make: Make) -> None:
+    queue = make()
+    first = replace(order(), origin={"correlation_id": "mine-0001", "traceparent": "00-1-2-01"})
+    job, _ = queue.submit(first)
+    again, new = queue.submit(replace(order(), origin={"correlation_id": "mine-0002"}))
+    assert (again.id, new, again.order.origin) == (job.id, False, first.origin)
+    lease = queue.take("w")
+    assert lease
+    assert lease.job.order == first
 
 
 def test_the_same_order_again_is_the_same_job_until_it_ended_badly(make: Make) -> None:

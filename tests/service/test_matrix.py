@@ -64,6 +64,8 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/openapi.json"): Row(ANYBODY),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
+    ("GET", "/startupz"): Row(ANYBODY),
+    ("GET", "/healthz"): Row(ANYBODY),
     ("POST", "/v1/predict"): Row("predict", body={}),
     ("POST", "/v1/score"): Row("score", body={}),
     ("POST", "/v1/jobs"): Row("jobs.create", body={}),

@@ -246,7 +246,7 @@ def test_api6_signing_in_is_counted_whether_the_key_is_good_or_not(redis_url: st
 
 def test_api9_there_is_one_version_and_nothing_beside_what_is_described(service: Live) -> None:
     document = service.http.get("/openapi.json").json()
-    assert {path.split("/")[1] for path in document["paths"]} == {"v1", "livez", "readyz", "metrics"}
+    assert {path.split("/")[1] for path in document["paths"]} == {"v1", "livez", "readyz", "startupz", "healthz", "metrics"}
     for path in ("/docs", "/redoc", "/v0/predict", "/v2/predict", "/predict", "/debug", "/admin", "/.env", "/.git/config", "/v1/docs"):
         assert service.http.get(path, headers=ADMIN).status_code == 404, path
     for path, methods in document["paths"].items():

@@ -9,7 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from finsight import tracing
 from finsight.adapters.file_names import inside, safe_name
+from finsight.adapters.traced_clients import trace_s3
 from finsight.errors import DataError, UnreachableError
 
 TRIES = 5
@@ -29,7 +31,10 @@ def bucket_client(uri: str, endpoint: str | None, tries: int = TRIES) -> Iterato
     retries = {"total_max_attempts": tries, "mode": "standard"}
     config = Config(connect_timeout=5, retries=retries, response_checksum_validation="when_required")
     try:
-        yield boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+        client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+        if tracing.on():
+            trace_s3(client)
+        yield client
     except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
         raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
 

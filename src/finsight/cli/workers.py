@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -11,24 +12,37 @@ from finsight.command import PATH, edge, stop_signal
 
 @click.command()
 @click.option("--bundle", type=PATH, default=Path("models/bundle"), show_default=True, help="What scorings predict with.")
+@click.option(
+    "--health",
+    type=click.Choice(["live", "ready"]),
+    help="Start none; end with 0 if this clone's workers on this host live, or are ready (Redis answers too), else with 1.",
+)
 @edge
-def worker(bundle: Path) -> None:
+def worker(bundle: Path, health: str | None) -> None:
     """Run jobs of the service in this clone, one at a time, from the Redis that FINSIGHT_REDIS_URL names.
 
     SIGTERM or Ctrl-C gives the job that runs back, which goes on with another worker.
     """
     from finsight.bootstrap import service
+    from finsight.bootstrap.health import sign_of_life, workers_health
     from finsight.bootstrap.observed import worker_metrics
+
+    if health:
+        click.echo(workers_health(health == "ready"))
+        return
+    from finsight import logs, tracing
     from finsight.service.worker import Worker
+    from finsight.settings import load_settings
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
+    logs.begin("finsight-worker", load_settings())
+    tracing.start("worker")
+    say = logging.getLogger("finsight.worker").info
     jobs = service.repository_jobs(bundle)
-    with service.job_queue() as queue, stop_signal() as stop:
+    with service.job_queue() as queue, stop_signal() as stop, sign_of_life(stop) as stop:
         working = Worker(queue, jobs.work, service.gpus(), say)
         with worker_metrics(working.meters.registry, say):
             working.run(stop)
+    tracing.stop()
 
 
 @click.command("score-object", hidden=True)

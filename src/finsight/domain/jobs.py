@@ -45,6 +45,7 @@ class Order:
     :param parameters: dotted keys of params.yaml; of a scoring ``input`` and ``text``.
     :param revision: the commit that it is to run at.
     :param inputs: what else shapes the result → its digest.
+    :param origin: what was being done when it was asked for (see :func:`finsight.tracing.origin`); it shapes nothing.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Order:
     owner: str
     revision: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> str:

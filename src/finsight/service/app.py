@@ -31,6 +31,7 @@ from finsight.service.caps import AtOnce, BodyCap
 from finsight.service.envelope import Envelope
 from finsight.service.life import LastAnswers
 from finsight.service.meters import Measured
+from finsight.service.observed import Observed
 from finsight.service.openapi import describe, operation_id
 from finsight.service.parts import Parts
 from finsight.service.problems import ProblemDocument, add_problems
@@ -73,6 +74,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(BodyCap, most=parts.rules.max_body, larger=larger)
     app.add_middleware(Recorder)
     app.add_middleware(Unforeseen)
+    app.add_middleware(Observed)
     app.add_middleware(Envelope)
     app.add_middleware(LastAnswers, life=parts.life)
     app.add_middleware(Measured, meters=parts.meters)

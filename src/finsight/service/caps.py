@@ -18,7 +18,8 @@ from finsight.service.access import presented, unknown
 from finsight.service.parts import Parts
 from finsight.service.problems import WAIT, Problem, document
 
-OPEN = ("/livez", "/readyz", "/metrics")  # whoever asks these decides whether the service is alive; it has to be told under load too
+# Whoever asks these decides whether the service is alive; it has to be told under load too.
+OPEN = ("/livez", "/readyz", "/startupz", "/healthz", "/metrics")
 ANYBODYS = 64 * 1024  # bytes of a body that are read before it is known who sends them: reading JSON holds up all other requests
 PATIENCE, SLOWEST = 20.0, 8 * 1024  # seconds that a body may take, and bytes for each of which it may take a second more
 

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finsight.service.asked import ASKED, Asked
+from finsight.tracing import CORRELATION
 
 REQUEST_ID = "finsight.request_id"
 """Where a request's scope keeps its correlation id."""
@@ -40,6 +41,7 @@ class Envelope:
         given = Headers(scope=scope).get(HEADER, "")
         scope[ASKED] = found = Asked()
         scope[REQUEST_ID] = given if _GOOD.fullmatch(given) else secrets.token_hex(8)
+        CORRELATION.set(scope[REQUEST_ID])  # for the task of this request alone
 
         async def enveloped(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):

@@ -28,6 +28,7 @@ _EXAMPLE: dict[str, Any] = {
     "experiment": "",
     "result": "",
     "error": "",
+    "correlation_id": "5f0c0c9ce1d64f4f",
 }
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="A job's id.", examples=[_ID])]
 Cursor = Annotated[
@@ -66,7 +67,7 @@ class JobRequest(RequestBody):
 
 
 class JobState(BaseModel):
-    """A job and how far it has come."""
+    """A job and how far it has come; `correlation_id` is that of the request that ordered it first."""
 
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
 
@@ -85,6 +86,7 @@ class JobState(BaseModel):
     experiment: str
     result: str
     error: str
+    correlation_id: str
 
 
 class JobPage(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic_core import to_json
 from starlette.requests import HTTPConnection
 
+from finsight import tracing
 from finsight.domain.access import Principal
 from finsight.domain.jobs import Event, Job, Kind, Limits, Order, State
 from finsight.domain.policy import Resource
@@ -137,7 +138,8 @@ def submitted(jobs: Jobs, order: Order, key: str) -> tuple[Job, bool]:
     :raises Problem: 503 where too many wait, 429 where the tenant has too many.
     """
     try:
-        return jobs.queue.submit(order, key, jobs.limits)
+        with tracing.span("jobs publish", "producer", {"messaging.system": "redis", "messaging.destination.name": "jobs"}):
+            return jobs.queue.submit(replace(order, origin=tracing.origin()), key, jobs.limits)
     except QueueFullError as error:
         raise Problem(503, str(error), "queue-full", {"Retry-After": str(12 * WAIT)}) from None
     except TooManyJobsError as error:
@@ -182,6 +184,7 @@ def shown(job: Job) -> JobState:
         experiment=job.experiment,
         result=job.result,
         error=job.error,
+        correlation_id=job.order.origin.get("correlation_id", ""),
     )
 
 

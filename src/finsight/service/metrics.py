@@ -23,14 +23,15 @@ def may_or_local(action: str) -> Any:
     """The dependency of a route that is open to this host, and elsewhere an ``action``."""
 
     def checked(request: Request) -> None:
-        if not _local(request):
+        if not local(request):
             admitted(request, action)
 
     checked.action = action  # type: ignore[attr-defined]
     return Depends(checked)
 
 
-def _local(request: Request) -> bool:
+def local(request: Request) -> bool:
+    """Whether a request comes from this host, and through no proxy."""
     try:
         host = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from finsight.bootstrap.sign_in import SignIn
 from finsight.service.access import Gate
+from finsight.service.checks import Checks
 from finsight.service.client_address import Network
 from finsight.service.gate import Credentialing
 from finsight.service.jobs import Jobs
@@ -34,6 +35,7 @@ class Parts:
     :param sign_in: at an issuer; None where that is not set up.
     :param public_url: where browsers reach the service; empty where that is not said.
     :param slots: for comparisons and verifications.
+    :param checks: of what the service depends on.
     :param running: each is entered when the service starts and left when it ends, in the reverse order.
     """
 
@@ -52,4 +54,5 @@ class Parts:
     meters: Meters = field(default_factory=Meters)
     life: Life = field(default_factory=Life)
     sockets: Sockets = field(default_factory=Sockets)
+    checks: Checks = field(default_factory=Checks)
     running: tuple[Callable[[], AbstractAsyncContextManager[None]], ...] = ()

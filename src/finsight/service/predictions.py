@@ -48,6 +48,11 @@ class Served:
         """What the result of a text is kept under: another bundle or format has another."""
         return hashlib.sha256("\0".join((self.digest, self.model.format, text)).encode()).hexdigest()
 
+    def check(self) -> str:
+        """Predict, as health asks; in a few words with what."""
+        self.model.predict(["Operating profit rose."])
+        return f"{self.model.format} of {self.digest[:12]}"
+
     def warm(self) -> None:
         """Predict once in each way, so that no request waits for what is made when it is first needed."""
         self.model.predict(["Operating profit rose."])

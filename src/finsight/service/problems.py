@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
+from finsight import tracing
 from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError, RefusedError, UnreachableError
 from finsight.service.envelope import REQUEST_ID
 
@@ -115,6 +116,8 @@ def refusal(request: HTTPConnection, error: FinsightError | Invalid) -> Problem:
     if isinstance(error, Invalid):
         return Problem(422, first_of(error.errors()), "invalid-request")
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status >= 500:
+        tracing.failed(error)
     if status == 500:
         _LOG.error("%s: %s", request.scope.get(REQUEST_ID), error)
         return Problem(status, "something here is damaged; the service's log says what, under the correlation id")

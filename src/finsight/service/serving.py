@@ -13,8 +13,8 @@ from types import FrameType
 import click
 import uvicorn
 
-from finsight import runtime
-from finsight.bootstrap import released
+from finsight import logs, runtime, tracing
+from finsight.bootstrap import health, released
 from finsight.bootstrap import service as bootstrap
 from finsight.bootstrap.credentials import ways_in
 from finsight.bootstrap.observed import machine, service_metrics
@@ -26,6 +26,7 @@ from finsight.ports import ModelVersion
 from finsight.service.app import create_app
 from finsight.service.backstage import backstage
 from finsight.service.batching import Limits
+from finsight.service.checks import Checks
 from finsight.service.client_address import networks
 from finsight.service.entrance import admins_key, entrance, house_rules
 from finsight.service.following import Follower
@@ -120,6 +121,8 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     :raises ParamsError: when a setting can't be, or would leave a public address open.
     """
     settings = load_settings()
+    logs.begin("finsight-api", settings)
+    tracing.start("api")
     ways, address = ways_in(settings, host), public_url(settings)  # before anything is loaded
     admins_key(settings)
     proxies, meters = networks(settings.trusted_proxies), Meters()
@@ -146,12 +149,14 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
             meters=meters,
             running=(*running, watch.running),
             sockets=Sockets(SocketLimits(at_once=settings.max_sockets)),
+            checks=Checks({"bundle": lambda: found.served.check(), **health.questions(settings, url)}),
         )
         if made:
             click.echo(f"X-API-Key for this run: {made}   (set FINSIGHT_API_KEY to choose one)")
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
         with service_metrics(meters.registry, settings):
             server(parts, host, port, settings.drain_seconds).run()
+    tracing.stop()
 
 
 def server(parts: Parts, host: str, port: int, notice: float) -> Server:
@@ -161,6 +166,7 @@ def server(parts: Parts, host: str, port: int, notice: float) -> Server:
         host=host,
         port=port,
         http=PatientProtocol,
+        log_config=None,  # finsight.logs has it
         log_level="warning",
         access_log=False,
         server_header=False,

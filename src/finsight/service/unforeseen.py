@@ -7,6 +7,7 @@ import logging
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from finsight import tracing
 from finsight.service.envelope import REQUEST_ID
 from finsight.service.problems import document
 
@@ -40,5 +41,6 @@ class Unforeseen:
             if begun:  # the server cuts it off, so that it can't be taken for whole
                 raise
             _LOG.error("%s: unforeseen", scope.get(REQUEST_ID), exc_info=error)
+            tracing.failed(error)
             detail = "something unforeseen went wrong; the service's log says what, under the correlation id"
             await document(HTTPConnection(scope), 500, detail)(scope, receive, send)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finsight import tracing
 from finsight.adapters.job_process import JobProcess, StartingError
 from finsight.adapters.jobs import Work
 from finsight.command import describe
@@ -71,15 +72,27 @@ class Worker:
             lease = self.queue.take(self.name)
             if lease is None:
                 return False
-            self.say(f"{lease.job.order.kind} {lease.job.id}, attempt {lease.job.attempt}")
-            self.meters.began(lease.job)
+            self._do(lease, gpu, asked, stop)
+            return True
+
+    def _do(self, lease: Lease, gpu: str, asked: float, stop: Callable[[], bool]) -> None:
+        """An attempt at a job, as part of the trace that ordered it."""
+        job = lease.job
+        about: tracing.Attributes = {"messaging.system": "redis", "finsight.job": job.id, "finsight.attempt": job.attempt}
+        with tracing.continued(job.order.origin, f"job {job.order.kind}", "consumer", about) as span:
+            self.say(f"{job.order.kind} {job.id}, attempt {job.attempt}")
+            self.meters.began(job)
             attempt = Attempt(self.queue, lease, gpu, self.name, asked, stop)
             outcome = attempt.made(self.work)
             if outcome and not attempt.ended(outcome):
                 outcome = None
-            self.meters.ended(lease.job, outcome, time.monotonic() - asked)
-            self.say(f"{lease.job.id}: {outcome.ending if outcome else 'lost to another worker'}")
-            return True
+            self.meters.ended(job, outcome, time.monotonic() - asked)
+            ending = str(outcome.ending) if outcome else "lost to another worker"
+            self.say(f"{job.id}: {ending}")
+            if span:
+                span.set_attribute("finsight.ending", ending)
+                if outcome and outcome.ending in (Ending.FAILED, Ending.BROKEN):
+                    tracing.failed(FinsightError(outcome.error))
 
     @contextmanager
     def _gpu(self) -> Iterator[str | None]:
@@ -155,7 +168,7 @@ class Attempt:
 
     def _started(self, command: Sequence[str], work: Work, folder: Path, until: float) -> tuple[JobProcess | None, Outcome | None]:
         """The process, once it is its turn; or how the attempt ended before. The queue is asked first: the job may be another's by now."""
-        environment = {**work.environment, **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
+        environment = {**work.environment, **tracing.environment(), **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
         own = Path(tempfile.mkdtemp(dir=folder))
         silence, patience = self.lease.seconds / 2, self.lease.seconds / 6
         while True:

@@ -1,0 +1,65 @@
+"""Logs of services: a line of JSON each, or readable in a terminal, with the correlation id and without texts and secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from finsight import redaction, tracing
+from finsight.settings import Settings
+
+_OURS = "finsight"
+
+
+def begin(service: str, settings: Settings) -> None:
+    """Have all that is logged in this process from now on written to standard error.
+
+    Of others' loggers warnings and errors are; of ours what FINSIGHT_LOG_LEVEL says.
+
+    :param service: its name in each line.
+    """
+    import structlog
+
+    terminal = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal, key="time")
+    known: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        stamp,
+        _Identified(service),
+    ]
+    if terminal:
+        ends: list[Any] = [structlog.dev.ConsoleRenderer(timestamp_key="time", pad_event_to=0, colors=sys.stderr.isatty())]
+    else:
+        ends = [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    remove: Any = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    redacted: Any = _redacted
+    handler = logging.StreamHandler()
+    # Redaction is last before rendering: whatever was added is looked at.
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=known, processors=[remove, redacted, *ends]))
+    root, ours = logging.getLogger(), logging.getLogger(_OURS)
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    ours.setLevel(settings.log_level.upper())
+
+
+class _Identified:
+    """Says which service it is, and what it is doing: the correlation id, and the trace where there is one."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        correlation = tracing.CORRELATION.get()
+        return {**event, "service": self._service, **({"correlation_id": correlation} if correlation else {}), **tracing.ids()}
+
+
+def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    raised = event.pop("exc_info", None)
+    shown = {name: redaction.field(name, value) for name, value in event.items()}
+    if raised is True:
+        raised = sys.exc_info()
+    error = raised[1] if isinstance(raised, tuple) else raised
+    return {**shown, "exception": redaction.frames(error)} if isinstance(error, BaseException) else shown

@@ -1,0 +1,158 @@
+"""What services log: by lines of JSON, with the correlation id, and without what is nobody's business."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps import app_with, served
+from finsight import logs, redaction, tracing
+from finsight.errors import ParamsError
+from finsight.settings import Settings
+
+LOG = logging.getLogger("finsight.service")
+TEXT = "the text of a client"
+
+
+@pytest.fixture
+def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Log as a service does; what it has written."""
+    root, ours = logging.getLogger(), logging.getLogger("finsight")
+    before = root.handlers, root.level, ours.level
+
+    def begin(**settings: Any) -> Any:
+        logs.begin("finsight-api", Settings(**settings))
+        return lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+    yield begin
+    root.handlers = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+
+
+def test_a_line_of_a_request_has_its_correlation_id(lines: Any) -> None:
+    said = lines(log_level="debug")
+    app = app_with()
+
+    def broken() -> None:  # in a thread
+        LOG.warning("about to break")
+        raise RuntimeError(TEXT)
+
+    app.add_api_route("/broken", broken)
+    with served(app) as client:
+        client.get("/broken?ticket=s3cret", headers={"X-Request-ID": "mine-0001"})
+        client.get("/livez", headers={"X-Request-ID": "mine-0002"})
+    found = [line for line in said() if line["logger"] == "finsight.service"]
+    assert [(line["level"], line["correlation_id"]) for line in found] == [
+        ("warning", "mine-0001"),
+        ("error", "mine-0001"),
+        ("debug", "mine-0001"),
+        ("debug", "mine-0002"),
+    ]
+    assert {line["service"] for line in found} == {"finsight-api"}
+    assert found[0]["time"].endswith("Z")
+    assert "RuntimeError: [hidden]" in found[1]["exception"]
+    assert "in broken" in found[1]["exception"]
+    assert found[3] | {"seconds": 0} == found[3] | {"route": "/livez", "method": "GET", "status": 200, "path": "/livez", "seconds": 0}
+    assert TEXT not in str(found)
+    assert "s3cret" not in str(found)
+
+
+def test_by_default_requests_are_no_lines(lines: Any) -> None:
+    said = lines()
+    with served(app_with()) as client:
+        client.get("/v1/me")
+    assert said() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("asked redis://admin:hunter22@host/0 again", "asked redis://[hidden]@host/0 again"),
+        (f"key fsk_{'a' * 24}_{'b' * 43} ended", "key [hidden] ended"),
+        ("Authorization: Bearer abcdefgh.ijkl", "Authorization: Bearer [hidden]"),
+        ("token eyJhbGciOi.eyJzdWIi.c2ln", "token [hidden]"),
+        ("AKIAIOSFODNN7EXAMPLE", "[hidden]"),
+        ("AGE-SECRET-KEY-1QQQQQQQQ", "[hidden]"),
+        ("GET /x?X-Amz-Signature=abc&y=1", "GET /x?[hidden]&y=1"),
+        ("-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----", "[hidden]"),
+        ("nothing secret: models:/finsight@champion", "nothing secret: models:/finsight@champion"),
+    ],
+)
+def test_secrets_are_known_by_their_form(said: str, shown: str) -> None:
+    assert redaction.scrubbed(said) == shown
+
+
+def test_fields_are_hidden_by_their_name() -> None:
+    given = {
+        "api_key": "x",
+        "texts": ["a"],
+        "status": 200,
+        "nested": {"password": "p", "url": "http://a:b@c"},
+        "keys": 3,
+        "path": Path("a"),
+    }
+    shown = redaction.field("", given)
+    hidden = redaction.HIDDEN
+    assert shown == {
+        "api_key": hidden,
+        "texts": hidden,
+        "status": 200,
+        "nested": {"password": hidden, "url": f"http://{hidden}@c"},
+        "keys": 3,
+        "path": "a",
+    }
+
+
+def test_an_errors_words_are_shown_where_they_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raised(error: Exception) -> str:
+        try:
+            try:
+                raise ValueError("what a client sent")
+            except ValueError as cause:
+                raise error from cause
+        except type(error) as found:
+            return redaction.frames(found)
+
+    shown = raised(ParamsError("train.lr: got 3"))
+    assert shown.endswith("ParamsError: train.lr: got 3")
+    assert "ValueError: [hidden]" in shown
+    monkeypatch.setenv("FINSIGHT_LOG_TEXTS", "true")
+    assert "ValueError: what a client sent" in raised(RuntimeError("x"))
+
+
+@pytest.mark.long
+def test_a_service_writes_json_to_a_pipe_and_words_to_a_terminal_without_its_secrets() -> None:
+    script = (
+        "import logging, os; from finsight import logs, tracing; from finsight.settings import load_settings;"
+        "logs.begin('finsight-worker', load_settings()); tracing.CORRELATION.set('mine-0001');"
+        "logging.getLogger('finsight.worker').info('train abc, key %s', os.environ['FINSIGHT_API_KEY']);"
+        "logging.getLogger('uvicorn.error').info('chatter'); logging.getLogger('other').warning('theirs', extra={'text': 'a text'})"
+    )
+
+    def said(**env: str) -> str:
+        environment = {**os.environ, "FINSIGHT_API_KEY": "a-key-for-tests", **env}
+        return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True).stderr
+
+    first, second = [json.loads(line) for line in said().splitlines()]
+    assert (first["event"], first["correlation_id"], first["level"]) == ("train abc, key [hidden]", "mine-0001", "info")
+    assert (second["event"], second["text"]) == ("theirs", redaction.HIDDEN)
+    words = said(FINSIGHT_LOG_FORMAT="text")
+    assert "train abc, key [hidden]" in words.splitlines()[0]
+    assert "mine-0001" in words
+    assert "{" not in words
+    assert [json.loads(line)["event"] for line in said(FINSIGHT_LOG_LEVEL="warning").splitlines()] == ["theirs"]
+
+
+def test_outside_of_a_request_there_is_no_correlation_id(lines: Any) -> None:
+    said = lines()
+    assert tracing.CORRELATION.get() == ""
+    LOG.warning("by itself")
+    (line,) = said()
+    assert "correlation_id" not in line
