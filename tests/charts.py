@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,3 +110,94 @@ def helm(folder: Path, above: Mapping[str, Any]) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", _RENDER], input=asked, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def kustomized(folder: Path) -> list[Manifest]:
+    """What `kubectl kustomize` makes of a folder; skips the test where there is no kubectl of this decade."""
+    kubectl = shutil.which("kubectl")
+    if not kubectl:
+        pytest.skip("kubectl is not installed: the package kubernetes-client of Debian 13 or later has it")
+    version = subprocess.run([kubectl, "version", "--client"], capture_output=True, text=True).stdout
+    if "Kustomize Version: v" not in version:
+        pytest.skip("kubectl is older than 1.27: its kustomize knows no components")
+    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "kustomize warns"
+    return documents(done.stdout)
+
+
+_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def unconfined(pod: Manifest) -> list[str]:
+    """What of a pod the level "restricted" of the Pod Security Standards would refuse, and what we ask beyond: a read-only root file
+    system, a user above those of hosts, no token of the Kubernetes API."""
+    own = pod.get("securityContext", {})
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    found += [f"volume {one['name']}" for one in pod.get("volumes", []) if not _VOLUMES & one.keys()]
+    found += [] if own.get("runAsNonRoot") is True else ["runAsNonRoot"]
+    found += [] if own.get("runAsUser", 0) >= 10_000 else ["runAsUser"]
+    found += [] if own.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost") else ["seccompProfile"]
+    found += [] if pod.get("automountServiceAccountToken") is False else ["automountServiceAccountToken"]
+    for one in containers(pod):
+        its = one.get("securityContext", {})
+        wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        found += [f"{one['name']}: {key}" for key, value in wanted.items() if its.get(key) != value]
+        found += [f"{one['name']}: {key}" for key in its.keys() - wanted.keys()]
+        found += [f"{one['name']}: hostPort" for port in one.get("ports", []) if "hostPort" in port]
+        found += [] if one.get("resources", {}).get("limits", {}).get("memory") else [f"{one['name']}: no limit of memory"]
+    return found
+
+
+def open_ways(manifests: Sequence[Manifest]) -> list[str]:
+    """Pods that no policy closes, and rules of policies without a peer: those would let everybody."""
+    policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
+    found = []
+    for name, one in named(manifests).items():
+        spec = one.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+        if template:
+            labels = template["metadata"]["labels"].items()
+            closing = [its for its in policies if its["podSelector"].get("matchLabels", {}).items() <= labels]
+            found += [] if any(set(its["policyTypes"]) == {"Ingress", "Egress"} for its in closing) else [name]
+    for its in policies:
+        found += [f"ingress {rule}" for rule in its.get("ingress") or [] if not rule.get("from") or not rule.get("ports")]
+        found += [f"egress {rule}" for rule in its.get("egress") or [] if not rule.get("to") or not rule.get("ports")]
+    return found
+
+
+def dangling(manifests: Sequence[Manifest]) -> list[str]:
+    """Names and labels that nothing here answers to, Secrets apart: those are not ours."""
+    have = named(manifests)
+    found = []
+    for name, pod in pods(manifests).items():
+        asked = {f"ServiceAccount/{pod['serviceAccountName']}"}
+        asked |= {f"ConfigMap/{each['configMapRef']['name']}" for one in containers(pod) for each in one.get("envFrom", [])}
+        asked |= {
+            f"PersistentVolumeClaim/{one['persistentVolumeClaim']['claimName']}"
+            for one in pod.get("volumes", [])
+            if "persistentVolumeClaim" in one
+        }
+        found += [f"{name}: {one}" for one in sorted(asked - have.keys())]
+        volumes = {one["name"] for one in pod.get("volumes", [])} | {
+            one["metadata"]["name"] for one in have[name]["spec"].get("volumeClaimTemplates", [])
+        }
+        found += [
+            f"{name}: volume {each['name']}"
+            for one in containers(pod)
+            for each in one.get("volumeMounts", [])
+            if each["name"] not in volumes
+        ]
+    labels = [one["spec"]["template"]["metadata"]["labels"].items() for one in manifests if one["kind"] in ("Deployment", "StatefulSet")]
+    for name, one in have.items():
+        if one["kind"] in ("Service", "PodDisruptionBudget"):
+            wanted = one["spec"]["selector"].get("matchLabels", one["spec"]["selector"])
+            found += [] if any(wanted.items() <= its for its in labels) else [f"{name}: selects nothing"]
+        if one["kind"] == "HorizontalPodAutoscaler":
+            target = one["spec"]["scaleTargetRef"]
+            found += [] if f"{target['kind']}/{target['name']}" in have else [f"{name}: scales nothing"]
+            found += [f"{name}: its target has replicas of its own"] if "replicas" in have[f"Deployment/{target['name']}"]["spec"] else []
+        if one["kind"] == "Ingress":
+            served = {path["backend"]["service"]["name"] for rule in one["spec"]["rules"] for path in rule["http"]["paths"]}
+            found += [f"{name}: {each}" for each in served if f"Service/{each}" not in have]
+    return found
