@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -75,8 +77,10 @@ def containers(pod: Manifest) -> Iterator[Manifest]:
 
 
 @cache
-def tools(folder: Path) -> Path:
+def tools() -> Path:
     """A folder with the packages of requirements.txt, for PYTHONPATH; skips the test where they are not to be had."""
+    folder = Path(tempfile.mkdtemp(prefix="finsight-deploy-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     wanted = Path(__file__).parent / "deploy/requirements.txt"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", str(wanted)]
     done = subprocess.run([*pip, "--target", str(folder)], capture_output=True, text=True)
@@ -100,13 +104,13 @@ json.dump({"lint": lint, "files": files, "refused": refused, "version": helm.hel
 """
 
 
-def helm(folder: Path, above: Mapping[str, Any]) -> dict[str, Any]:
+def helm(above: Mapping[str, Any]) -> dict[str, Any]:
     """What Helm says of the chart with some values: `lint`, `files`, or why it was `refused`.
 
     The library comes as machine code: it runs in a process without our environment.
     """
     asked = json.dumps({"chart": str(CHART), "values": above})
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tools(folder)), "HOME": str(folder)}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tools()), "HOME": str(tools())}
     done = subprocess.run([sys.executable, "-c", _RENDER], input=asked, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -114,6 +118,11 @@ def helm(folder: Path, above: Mapping[str, Any]) -> dict[str, Any]:
 
 def kustomized(folder: Path) -> list[Manifest]:
     """What `kubectl kustomize` makes of a folder; skips the test where there is no kubectl of this decade."""
+    return documents(_kustomized(folder))
+
+
+@cache
+def _kustomized(folder: Path) -> str:
     kubectl = shutil.which("kubectl")
     if not kubectl:
         pytest.skip("kubectl is not installed: the package kubernetes-client of Debian 13 or later has it")
@@ -123,7 +132,7 @@ def kustomized(folder: Path) -> list[Manifest]:
     done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "kustomize warns"
-    return documents(done.stdout)
+    return done.stdout
 
 
 _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,8 @@ ACCEPTED = {
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("deploy-tools")
-
-
-@pytest.fixture(scope="session")
-def rendered(folder: Path) -> Callable[..., dict[str, Any]]:
-    return lambda above: helm(folder, above)
-
-
-@pytest.fixture(scope="session")
-def cases(rendered: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {case: rendered(yaml(path) if path else {}) for case, path in CASES.items()}
+def cases() -> dict[str, dict[str, Any]]:
+    return {case: helm(yaml(path) if path else {}) for case, path in CASES.items()}
 
 
 def manifests(made: dict[str, Any]) -> list[Manifest]:
@@ -57,23 +46,21 @@ def test_helm_lints_it_strictly(cases: dict[str, dict[str, Any]], case: str) -> 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_kubernetes_takes_every_manifest(cases: dict[str, dict[str, Any]], case: str, folder: Path, tmp_path: Path) -> None:
+def test_kubernetes_takes_every_manifest(cases: dict[str, dict[str, Any]], case: str, tmp_path: Path) -> None:
     made = manifests(cases[case])
-    assert set(validated(folder, tmp_path, made)) == {"ok"} | (
-        {f"no schema: {kind}" for kind in OPERATORS} if case == "everything" else set()
-    )
+    assert set(validated(tmp_path, made)) == {"ok"} | ({f"no schema: {kind}" for kind in OPERATORS} if case == "everything" else set())
     assert {one["kind"] for one in made} >= {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", "ConfigMap", "ServiceAccount"}
 
 
 @pytest.mark.parametrize("name", ["base", "overlays/example"])
-def test_kubernetes_takes_what_kustomize_makes(name: str, folder: Path, tmp_path: Path) -> None:
-    assert set(validated(folder, tmp_path, kustomized(BASE.parent / name))) == {"ok"}
+def test_kubernetes_takes_what_kustomize_makes(name: str, tmp_path: Path) -> None:
+    assert set(validated(tmp_path, kustomized(BASE.parent / name))) == {"ok"}
 
 
-def test_a_field_that_kubernetes_does_not_know_is_found(cases: dict[str, dict[str, Any]], folder: Path, tmp_path: Path) -> None:
+def test_a_field_that_kubernetes_does_not_know_is_found(cases: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     made = manifests(cases["defaults"])
     named(made)["Deployment/finsight-api"]["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
-    assert any("livenesProbe" in line for line in validated(folder, tmp_path, made))
+    assert any("livenesProbe" in line for line in validated(tmp_path, made))
 
 
 _VALIDATE = """
@@ -91,11 +78,11 @@ for version in sys.argv[1:]:
 """
 
 
-def validated(folder: Path, work: Path, made: list[Manifest]) -> list[str]:
+def validated(work: Path, made: list[Manifest]) -> list[str]:
     """What is said of each manifest, a line each and version."""
     (work / "manifests.json").write_text(json.dumps(made))
     command = [sys.executable, "-c", _VALIDATE, *KUBERNETES]
-    done = subprocess.run(command, cwd=work, env={"PYTHONPATH": str(tools(folder))}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=work, env={"PYTHONPATH": str(tools())}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(made) * len(KUBERNETES)
@@ -182,8 +169,8 @@ def test_no_secret_is_in_a_manifest(cases: dict[str, dict[str, Any]]) -> None:
         ({"mlflow": {"enabled": False}}, "url"),
     ],
 )
-def test_helm_refuses_what_the_schema_does(rendered: Callable[..., dict[str, Any]], above: dict[str, Any], said: str) -> None:
-    made = rendered(above)
+def test_helm_refuses_what_the_schema_does(above: dict[str, Any], said: str) -> None:
+    made = helm(above)
     assert said in made["refused"]
     assert any(said in one for one in made["lint"]["errors"])
 
@@ -196,16 +183,16 @@ def test_notes_say_what_is_not_set(cases: dict[str, dict[str, Any]]) -> None:
     assert "SHARED: without settings.FINSIGHT_TRUSTED_PROXIES" in notes["external"]
 
 
-def test_the_kustomize_base_is_what_the_defaults_make(rendered: Callable[..., dict[str, Any]], cases: dict[str, dict[str, Any]]) -> None:
+def test_the_kustomize_base_is_what_the_defaults_make(cases: dict[str, dict[str, Any]]) -> None:
     assert bare(kustomized(BASE)) == bare(manifests(cases["defaults"]))
 
 
-def test_the_components_are_what_the_chart_makes(rendered: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_the_components_are_what_the_chart_makes(tmp_path: Path) -> None:
     over = {"namespace": "finsight", "resources": ["base"], "components": ["components/training", "components/ingress"]}
     shutil.copytree(BASE.parent, tmp_path / "kustomize")
     with (tmp_path / "kustomize/kustomization.yaml").open("w") as file:
         YAML().dump(over, file)
-    made = rendered({"training": {"enabled": True, "schedule": "0 3 * * 1"}, "ingress": {"enabled": True}})
+    made = helm({"training": {"enabled": True, "schedule": "0 3 * * 1"}, "ingress": {"enabled": True}})
     assert bare(kustomized(tmp_path / "kustomize")) == bare(manifests(made))
 
 

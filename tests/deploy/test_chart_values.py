@@ -2,10 +2,14 @@
 
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator
+from ruamel.yaml import YAML
 
 from apps import app_with
 from charts import CASES, CHART, REPO, merged, values, yaml
@@ -17,8 +21,9 @@ from finsight.settings import Settings
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # Variables that others read: git, DVC, MLflow, boto3, the C library.
 OTHERS = {
-    "HOME", "GIT_TERMINAL_PROMPT", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "DVC_SITE_CACHE_DIR",
+    "HOME", "USER", "GIT_TERMINAL_PROMPT", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "DVC_SITE_CACHE_DIR",
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
 }  # fmt: skip
 
 
@@ -40,6 +45,11 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_examples_fit_the_schema(case: str) -> None:
     assert wrong(values(case)) == []
+
+
+def test_the_page_shows_values_that_fit() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (REPO / "docs/kubernetes.md").read_text(), re.S)
+    assert wrong(merged(values("defaults"), YAML(typ="safe").load(shown))) == []
 
 
 def objects(node: Any, path: tuple[str, ...] = ()) -> Any:
@@ -92,7 +102,7 @@ def test_every_value_is_in_the_schema() -> None:
         ({"mlflow": {"enabled": False}}, "mlflow.url"),
         ({"mlflow": {"url": "https://me:password@mlflow.example"}}, "mlflow.url"),
         ({"ingress": {"firewall": True}}, "ingress.controller"),
-        ({"images": {"serve": {"digest": "sha256:abc"}}}, "images.serve.digest"),
+        ({"images": {"serving": {"digest": "sha256:abc"}}}, "images.serving.digest"),
         ({"api": {"autoscaling": {"textsWaiting": "many"}}}, "textsWaiting"),
         ({"api": {"probes": {"startup": "/metrics"}}}, "startup"),
         ({"networkPolicy": {"egress": {"everything": {"to": []}}}}, "everything"),
@@ -159,3 +169,52 @@ def test_the_ingress_lets_through_what_is_for_people_and_programs() -> None:
     assert all(any(path == one or path.startswith(f"{one}/") for path in routes) for one in (*exact, *prefixes)), (
         "a path that is no route's"
     )
+
+
+def test_the_adapters_queries_give_what_scales_the_service(tmp_path: Path) -> None:
+    """As Prometheus reckons them, for a pod that is asked and one that nobody asks."""
+    promtool = shutil.which("promtool")
+    if not promtool:
+        pytest.skip("promtool is not installed: Debian's package prometheus has it")
+    names = ("finsight_texts_waiting", "finsight_request_seconds_p95")
+    rules = yaml(REPO / "deploy/helm/prometheus-adapter.yaml")["rules"]["custom"]
+    recorded = []
+    for name, rule in zip(names, rules, strict=True):
+        series = re.match(r"\w+", rule["seriesQuery"])[0]  # type: ignore[index]
+        query = rule["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.Series>>", series)
+        recorded.append({"record": f"scaled:{name}", "expr": query.replace("<<.LabelMatchers>>", 'namespace="finsight",pod=~"asked|idle"')})
+    (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "adapter", "rules": recorded}]}))
+    labels = 'namespace="finsight",route="/v1/predict",method="POST"'
+    # Of 100 requests each 30 s, 90 take up to 0.1 s and 10 up to 0.5: the 95th is in the middle of those.
+    counts = {
+        ("asked", "0.1"): "0+90x10",
+        ("asked", "0.5"): "0+100x10",
+        ("asked", "+Inf"): "0+100x10",
+        ("idle", "0.1"): "7x10",
+        ("idle", "+Inf"): "7x10",
+    }
+    inputs = [
+        {"series": f'finsight_request_seconds_bucket{{{labels},pod="{pod}",le="{le}"}}', "values": values}
+        for (pod, le), values in counts.items()
+    ]
+    inputs += [{"series": 'finsight_texts_waiting{namespace="finsight",pod="asked"}', "values": "0 0 0 0 0 0 0 0 0 300 0"}]
+    inputs += [
+        {"series": 'finsight_request_seconds_bucket{namespace="other",route="/v1/predict",pod="asked",le="+Inf"}', "values": "0+9x10"}
+    ]
+    expected = {names[0]: {"asked": 300}, names[1]: {"asked": 0.3, "idle": 0}}
+    asked = [
+        {
+            "expr": f"round(scaled:{name}, 0.001)",
+            "eval_time": "5m",
+            "exp_samples": [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in found.items()],
+        }
+        for name, found in expected.items()
+    ]
+    case = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "30s",
+        "tests": [{"interval": "30s", "input_series": inputs, "promql_expr_test": asked}],
+    }
+    (tmp_path / "test.yaml").write_text(json.dumps(case))
+    done = subprocess.run([promtool, "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,9 @@
 """What `kubectl kustomize` makes of the base and of the example over it."""
 
+import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +70,34 @@ def test_a_way_that_is_open_and_a_name_that_is_nobodys_are_found() -> None:
     assert [one.partition(" ")[0] for one in open_ways(manifests)] == ["Deployment/finsight-worker", "egress"]
     have["Service/finsight-redis"]["spec"]["selector"]["app.kubernetes.io/component"] = "nobody"
     assert dangling(manifests) == ["Service/finsight-redis: selects nothing"]
+
+
+def test_the_clone_is_at_the_revision_that_is_named(tmp_path: Path) -> None:
+    """The script of the service's init container, on a volume that is kept from one start to the next."""
+
+    def git(*words: str) -> str:
+        who = [word for name in ("user.name=t", "user.email=t@example.org", "init.defaultBranch=main") for word in ("-c", name)]
+        return subprocess.run(["git", *who, *words], cwd=origin, capture_output=True, text=True, check=True).stdout.strip()
+
+    def cloned(revision: str) -> str:
+        environment = {**os.environ, "REPOSITORY": str(origin), "REVISION": revision, "HOME": str(tmp_path)}
+        done = subprocess.run([*one["command"], *one["args"]], cwd=work, env=environment, capture_output=True, text=True)
+        return (work / "finsight/file").read_text() if done.returncode == 0 else f"ended with {done.returncode}"
+
+    one = pods(kustomized(BASE))["Deployment/finsight-api"]["initContainers"][0]
+    origin, work = tmp_path / "origin", tmp_path / "work"
+    origin.mkdir()
+    work.mkdir()
+    git("init", "-q")
+    for content in ("first", "second"):
+        (origin / "file").write_text(content)
+        git("add", "file")
+        git("commit", "-qm", content)
+    first = git("rev-parse", "HEAD~1")
+    assert [cloned("main"), cloned(first)] == ["second", "first"]
+    (work / "finsight/file").write_text("left by a training")
+    (origin / "file").write_text("third")
+    git("commit", "-qam", "third")
+    git("tag", "v1")
+    assert [cloned("main"), cloned(first), cloned("v1")] == ["third", "first", "third"]
+    assert cloned("nowhere") == "ended with 128"

@@ -116,6 +116,7 @@ resources:
 {{/* What the container of a clone needs beside its secrets. Argument: root. */}}
 {{- define "finsight.environment" -}}
 - {name: HOME, value: /tmp}
+- {name: USER, value: finsight} # DVC asks for it, and an image may know no user 10001
 - {name: FINSIGHT_CACHE, value: /cache}
 - {name: DVC_SITE_CACHE_DIR, value: /tmp/dvc}
 {{- include "finsight.git" . }}
@@ -165,6 +166,7 @@ resources:
       {{- end }}
   env:
     - {name: HOME, value: /tmp}
+    - {name: USER, value: finsight}
     - {name: REPOSITORY, value: {{ .root.Values.repository.url | quote }}}
     - {name: REVISION, value: {{ .root.Values.repository.revision | quote }}}
     - {name: GIT_TERMINAL_PROMPT, value: "0"}
