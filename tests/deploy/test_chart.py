@@ -1,0 +1,233 @@
+"""The chart rendered by Helm itself and held against the API of two versions of Kubernetes, checkov, and the kustomize base."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from charts import BASE, CASES, Manifest, containers, dangling, documents, helm, kustomized, named, open_ways, pods, tools, unconfined, yaml
+
+pytestmark = pytest.mark.long
+KUBERNETES = ("1.27", "1.37")  # the oldest that Chart.yaml admits, and the newest that the schemas are of
+OPERATORS = {"ExternalSecret", "ServiceMonitor"}  # kinds that Kubernetes itself has not
+# What checkov says of the chart and we don't follow.
+ACCEPTED = {
+    "CKV_K8S_8": "a worker answers nobody: it ends when it can't go on, and is started again",
+    "CKV_K8S_9": "likewise: it takes its jobs itself, nothing is sent to it",
+    "CKV_K8S_11": "a limit of processor time only slows down: requests share it; memory has limits",
+    "CKV_K8S_15": "a tag is of one version and never moved, a digest can't be; so a node need not ask the registry again",
+    "CKV_K8S_35": "settings are read from the environment; /proc/PID/environ is its own user's alone, and jobs get none of the service's",
+    "CKV_K8S_43": "a digest is of an image in a registry of yours: images.*.digest",
+}
+
+
+@pytest.fixture(scope="session")
+def cases() -> dict[str, dict[str, Any]]:
+    return {case: helm(yaml(path) if path else {}) for case, path in CASES.items()}
+
+
+def manifests(made: dict[str, Any]) -> list[Manifest]:
+    assert not made["refused"], made["refused"]
+    return [one for name, text in made["files"].items() if name.endswith(".yaml") for one in documents(text)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_helm_lints_it_strictly(cases: dict[str, dict[str, Any]], case: str) -> None:
+    lint = cases[case]["lint"]
+    assert lint["errors"] == []
+    assert [one["error"] for one in lint["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kubernetes_takes_every_manifest(cases: dict[str, dict[str, Any]], case: str, tmp_path: Path) -> None:
+    made = manifests(cases[case])
+    assert set(validated(tmp_path, made)) == {"ok"} | ({f"no schema: {kind}" for kind in OPERATORS} if case == "everything" else set())
+    assert {one["kind"] for one in made} >= {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", "ConfigMap", "ServiceAccount"}
+
+
+@pytest.mark.parametrize("name", ["base", "overlays/example"])
+def test_kubernetes_takes_what_kustomize_makes(name: str, tmp_path: Path) -> None:
+    assert set(validated(tmp_path, kustomized(BASE.parent / name))) == {"ok"}
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found(cases: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    made = manifests(cases["defaults"])
+    named(made)["Deployment/finsight-api"]["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    assert any("livenesProbe" in line for line in validated(tmp_path, made))
+
+
+_VALIDATE = """
+import json, sys
+import kubernetes_validate as kubernetes
+for version in sys.argv[1:]:
+    for one in json.load(open("manifests.json")):
+        try:
+            kubernetes.validate(one, version, strict=True)
+            print("ok")
+        except kubernetes.SchemaNotFoundError:
+            print("no schema:", one["kind"])
+        except kubernetes.ValidationError as error:
+            print(version, one["kind"], one["metadata"]["name"], error.message[:200])
+"""
+
+
+def validated(work: Path, made: list[Manifest]) -> list[str]:
+    """What is said of each manifest, a line each and version."""
+    (work / "manifests.json").write_text(json.dumps(made))
+    command = [sys.executable, "-c", _VALIDATE, *KUBERNETES]
+    done = subprocess.run(command, cwd=work, env={"PYTHONPATH": str(tools())}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(made) * len(KUBERNETES)
+    return lines
+
+
+_OPERATORS = """
+import { readFileSync } from "node:fs";
+import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import { ExternalSecret } from "@kubernetes-models/external-secrets/external-secrets.io/v1";
+const kinds = { ServiceMonitor, ExternalSecret };
+for (const one of JSON.parse(readFileSync(0))) {
+  try { new kinds[one.kind](one).validate(); console.log("ok"); } catch (error) { console.log(error.message); }
+}
+"""
+
+
+def test_the_operators_take_theirs(cases: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """Their kinds, by the schemas of their own definitions."""
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed")
+    packages = ["@kubernetes-models/prometheus-operator@6.0.0", "@kubernetes-models/external-secrets@2.0.0"]
+    done = subprocess.run(
+        ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages], cwd=tmp_path, capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"npm can't install them: {done.stderr[-200:]}")
+    (tmp_path / "check.mjs").write_text(_OPERATORS)
+    theirs = [one for one in manifests(cases["everything"]) if one["kind"] in OPERATORS]
+    wrong = deepcopy(theirs[1])
+    wrong["spec"]["endpoints" if wrong["kind"] == "ServiceMonitor" else "secretStoreRef"] = 3
+    asked = json.dumps([*theirs, wrong])
+    said = subprocess.run(["node", "check.mjs"], cwd=tmp_path, input=asked, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[:-1] == ["ok", "ok"]
+    assert "must be" in said[-1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_of_it_fits_together_and_is_closed(cases: dict[str, dict[str, Any]], case: str) -> None:
+    made = manifests(cases[case])
+    assert dangling(made) == []
+    assert open_ways(made) == []
+    assert [(name, fault) for name, pod in pods(made).items() for fault in unconfined(pod)] == []
+
+
+def test_each_case_has_what_it_is_of(cases: dict[str, dict[str, Any]]) -> None:
+    everything, external = named(manifests(cases["everything"])), named(manifests(cases["external"]))
+    assert everything.keys() >= {
+        "Ingress/finsight-api", "CronJob/finsight-training", "ServiceMonitor/finsight-api", "HorizontalPodAutoscaler/finsight-api",
+        "ExternalSecret/finsight", "StatefulSet/finsight-redis", "StatefulSet/finsight-mlflow", "PersistentVolumeClaim/finsight-training",
+    }  # fmt: skip
+    worker = everything["Deployment/finsight-worker"]
+    assert worker["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    job = everything["CronJob/finsight-training"]["spec"]["jobTemplate"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["dvc repro && dvc push"]
+    assert not [name for name in external if name.startswith(("StatefulSet", "HorizontalPodAutoscaler", "CronJob"))]
+    assert external["Job/finsight-training-1"]
+    assert external["ConfigMap/finsight-settings"]["data"]["MLFLOW_TRACKING_URI"] == "https://mlflow.desk.test"
+    assert external["Deployment/finsight-api"]["spec"]["replicas"] == 3
+    ports = {rule["ports"][0]["port"] for rule in external["NetworkPolicy/finsight-api"]["spec"]["egress"]}
+    assert ports == {53, 6380, 443}
+    assert external["Ingress/finsight-api"]["metadata"]["annotations"]["nginx.ingress.kubernetes.io/enable-owasp-core-rules"] == "true"
+
+
+def test_no_secret_is_in_a_manifest(cases: dict[str, dict[str, Any]]) -> None:
+    for made in cases.values():
+        assert not [one for one in manifests(made) if one["kind"] == "Secret"]
+        secret = re.compile(r"KEY|SECRET|PASSWORD|TOKEN|REDIS_URL")
+        variables = [each for pod in pods(manifests(made)).values() for one in containers(pod) for each in one.get("env", [])]
+        assert not [
+            each["name"]
+            for each in variables
+            if secret.search(each["name"]) and "value" in each and not each["name"].startswith("GIT_CONFIG")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("above", "said"),
+    [
+        ({"worker": {"gpus": 1}}, "gpus"),
+        ({"settings": {"FINSIGHT_DRAIN_SECOND": "10"}}, "FINSIGHT_DRAIN_SECOND"),
+        ({"mlflow": {"enabled": False}}, "url"),
+    ],
+)
+def test_helm_refuses_what_the_schema_does(above: dict[str, Any], said: str) -> None:
+    made = helm(above)
+    assert said in made["refused"]
+    assert any(said in one for one in made["lint"]["errors"])
+
+
+def test_notes_say_what_is_not_set(cases: dict[str, dict[str, Any]]) -> None:
+    notes = {case: made["files"]["finsight/templates/NOTES.txt"] for case, made in cases.items()}
+    assert "NOT SET: repository.url" in notes["defaults"]
+    assert "CLOSED: nothing may go to s3" in notes["defaults"]
+    assert not re.search("NOT SET|CLOSED|SHARED", notes["everything"])
+    assert "SHARED: without settings.FINSIGHT_TRUSTED_PROXIES" in notes["external"]
+
+
+def test_the_kustomize_base_is_what_the_defaults_make(cases: dict[str, dict[str, Any]]) -> None:
+    assert bare(kustomized(BASE)) == bare(manifests(cases["defaults"]))
+
+
+def test_the_components_are_what_the_chart_makes(tmp_path: Path) -> None:
+    over = {"namespace": "finsight", "resources": ["base"], "components": ["components/training", "components/ingress"]}
+    shutil.copytree(BASE.parent, tmp_path / "kustomize")
+    with (tmp_path / "kustomize/kustomization.yaml").open("w") as file:
+        YAML().dump(over, file)
+    made = helm({"training": {"enabled": True, "schedule": "0 3 * * 1"}, "ingress": {"enabled": True}})
+    assert bare(kustomized(tmp_path / "kustomize")) == bare(manifests(made))
+
+
+def bare(made: list[Manifest]) -> dict[str, Any]:
+    """Manifests without what only Helm, or only kustomize, says: labels of the chart, a digest of the settings."""
+    text = re.sub(r"finsight-settings-[0-9a-z]{10}", "finsight-settings", json.dumps(made))
+    found = named(json.loads(text))
+    for one in found.values():
+        template = one.get("spec", {}).get("template", {})
+        for metadata in (one["metadata"], template.get("metadata", {}), one.get("spec", {}).get("jobTemplate", {}).get("metadata", {})):
+            for label in ("app.kubernetes.io/version", "app.kubernetes.io/part-of", "app.kubernetes.io/managed-by", "helm.sh/chart"):
+                metadata.get("labels", {}).pop(label, None)
+            metadata.get("annotations", {}).pop("checksum/settings", None)
+            if metadata.get("annotations") == {}:
+                del metadata["annotations"]
+    return found
+
+
+@pytest.mark.timeout(1200)
+def test_checkov_finds_nothing_that_is_not_accepted(cases: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """In an environment of its own: its pins are not ours."""
+    made = tmp_path / "made"
+    made.mkdir()
+    for case in CASES:
+        (made / f"{case}.yaml").write_text("\n---\n".join(json.dumps(one) for one in manifests(cases[case])))
+    (made / "example.yaml").write_text("\n---\n".join(json.dumps(one) for one in kustomized(BASE.parent / "overlays/example")))
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "checkov"], check=True)
+    pip = [tmp_path / "checkov/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "checkov==3.3.30"]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"checkov can't be installed here: {done.stderr[-200:]}")
+    command = [tmp_path / "checkov/bin/checkov", "-d", made, "--framework", "kubernetes", "--skip-download", "--quiet", "-o", "json"]
+    said = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+    report = json.loads(said.stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["passed"] + report["summary"]["failed"] > 500
+    failed = {one["check_id"] for one in report["results"]["failed_checks"]}
+    assert failed == ACCEPTED.keys(), [(one["check_id"], one["check_name"], one["resource"]) for one in report["results"]["failed_checks"]]
