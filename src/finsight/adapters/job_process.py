@@ -26,7 +26,7 @@ LONGEST_LINE = 4_000  # characters
 _WAITING = 5_000  # lines that nobody has fetched; then the command has to wait
 _BATCH = 1_000
 _STAGE = re.compile(r"(?:Running stage|Stage) '([^']+)'")  # what DVC prints
-_SECRETS = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "FINSIGHT_REDIS_URL")
+_SECRETS = tuple(f"FINSIGHT_{name}{file}" for name in ("API_KEY", "OIDC_CLIENT_SECRET", "REDIS_URL") for file in ("", "_FILE"))
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
