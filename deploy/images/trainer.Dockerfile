@@ -22,7 +22,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends git python3 && 
     && useradd --no-log-init --no-create-home --uid 10001 --home-dir /tmp finsight \
     && mkdir -p /work /bundle /var/cache/finsight && chown finsight:finsight /work /var/cache/finsight
 COPY --from=build /opt/finsight /opt/finsight
-ENV PATH=/opt/finsight/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp FINSIGHT_CACHE=/var/cache/finsight
+# DVC would keep its site cache below /var/tmp otherwise.
+ENV PATH=/opt/finsight/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp FINSIGHT_CACHE=/var/cache/finsight \
+    DVC_SITE_CACHE_DIR=/tmp/dvc
 WORKDIR /work
 USER 10001:10001
 STOPSIGNAL SIGTERM

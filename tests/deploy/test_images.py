@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import finsight
-from conftest import REPO, Project
+from conftest import REPO, Project, shipped_params
 from dockerfiles import Bare, sent, stages
 from servers import free_port, wait_for
 from tcp_redis import tcp_redis
@@ -47,6 +47,15 @@ def test_an_image_is_small_in_rights_and_says_what_it_is(path: Path) -> None:
     assert words["USER"] == f"{UID}:{UID}", "Kubernetes checks runAsNonRoot by number"
     assert "curl" not in words["HEALTHCHECK"]
     assert "org.opencontainers.image.revision" in words["LABEL"]
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
+def test_what_a_process_keeps_for_itself_goes_where_it_may_write(path: Path) -> None:
+    (said,) = (rest for stage in stages(path).values() for word, rest in stage.steps if word == "ENV")
+    kept = dict(re.findall(r"(\w+)=(\S+)", said))
+    assert kept["HOME"] == "/tmp"
+    # DVC's is below /var/tmp unless it is told.
+    assert kept.get("DVC_SITE_CACHE_DIR", "/tmp/dvc" if "trainer" not in path.name else "") == "/tmp/dvc"
 
 
 def test_the_engine_gets_no_secrets_data_or_models() -> None:
@@ -174,6 +183,9 @@ def test_it_follows_a_champion_of_an_mlflow_server(bare: Bare, finished: Project
         for place in (Path(folder), project.root):
             place.chmod(0o755)
         project.run("register")
+        (project.root / "params.yaml").write_text(shipped_params())  # the other names a folder that the image's user may not see
+        if owner():  # a clone is its user's own
+            subprocess.run(["chown", "-R", f"{UID}:{UID}", project.root], check=True)
         with running(bare, project.root, "serve", "--bundle", "models:/finsight@champion", MLFLOW_TRACKING_URI=mlflow_server) as client:
             assert client.post("/v1/predict", json={"texts": TEXTS}).raise_for_status().json()["model"]["version"] == 1
             for path in ("models/champion", "models/champion/report", "lineage/champion"):
