@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 REMOTE ?= minio
 BASE ?= HEAD
+COMPOSE ?= docker compose
+FILES ?= -f deploy/compose.yaml
+PROFILES ?= core
+PROFILED = $(COMPOSE) $(FILES) $(patsubst %,--profile %,$(PROFILES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-all lint docs audit secret-scan export diff storage push pull mlflow ui serve bench clean
+.PHONY: help setup repro test test-all lint docs audit secret-scan export diff storage push pull mlflow ui serve bench secrets images up down pin-images clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One line a try, so that a broken download is tried again and a half-made environment is never taken for a whole one.
 .venv/ready: pyproject.toml constraints.txt
@@ -75,6 +79,25 @@ serve: setup ## answer predictions over REST from the exported bundle
 
 bench: setup ## side-by-side benchmarks, one table each
 	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+secrets: .venv/ready ## write the secrets of deploy/compose.yaml that are not there yet, into deploy/secrets/
+	@$(BIN)/python deploy/make_secrets.py
+
+images: ## build the images of deploy/compose.yaml
+	@sh deploy/ready.sh engine $(COMPOSE)
+	@$(PROFILED) build
+
+up: ## start the service and what it works with on this machine (docs/deploy.md); all: make up PROFILES="core observability"
+	@sh deploy/ready.sh all $(COMPOSE)
+	@$(MAKE) --no-print-directory secrets
+	@$(PROFILED) up --detach
+
+down: ## stop them; what they keep stays in volumes
+	@sh deploy/ready.sh engine $(COMPOSE)
+	@$(COMPOSE) $(FILES) --profile core --profile observability down
+
+pin-images: .venv/ready ## write the digests behind the images' tags, as the registries answer them now
+	@$(BIN)/python deploy/pin_images.py
 
 clean: ## remove the pipeline's outputs; the environment, DVC's cache and MLflow's database stay
 	@rm -rf data/raw data/prepared models/checkpoint models/bundle models/provenance reports/data_docs reports/predictions.parquet reports/mistakes.csv reports/failures.csv reports/registration.json

@@ -1,12 +1,16 @@
-"""What differs between machines and must not be in git: places, addresses, secrets. Read from the environment only."""
+"""What differs between machines and must not be in git: places, addresses, secrets. Read from the environment, and from the files that
+it names for secrets.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from finsight.environment import cache_folder
 from finsight.errors import ParamsError
@@ -26,10 +30,50 @@ def project_root(start: Path | None = None) -> Path:
     return next((p for p in (here, *here.parents) if (p / "dvc.yaml").is_file()), here)
 
 
+class SecretFiles(PydanticBaseSettingsSource):
+    """``FINSIGHT_API_KEY_FILE`` and its like: the file that a secret stands in, as container engines mount them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The secret of one field; None where no file is named.
+
+        :raises ParamsError: when the file can't be read or is empty, or the variable itself is set, too.
+        """
+        name = f"FINSIGHT_{field_name.upper()}"
+        path = os.environ.get(f"{name}_FILE") if SecretStr in get_args(field.annotation) else None
+        if not path:
+            return None, field_name, False
+        if os.environ.get(name):
+            raise ParamsError(f"{name}_FILE: {name} is set, too; unset one of them")
+        try:
+            content = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeError) as error:
+            raise ParamsError(f"{name}_FILE: {path} can't be read ({getattr(error, 'strerror', None) or 'no UTF-8'})") from None
+        if not content:
+            raise ParamsError(f"{name}_FILE: {path} is empty; write the secret into it, or unset the variable")
+        return content, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """See :class:`pydantic_settings.PydanticBaseSettingsSource`."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
 class Settings(BaseSettings):
-    """Environment variables, each with its embedded default."""
+    """Environment variables, each with its embedded default; of a secret also ``FINSIGHT_…_FILE``, which names a file with it."""
 
     model_config = SettingsConfigDict(env_prefix="FINSIGHT_", extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there are none of either
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See :class:`pydantic_settings.BaseSettings`."""
+        return init_settings, SecretFiles(settings_cls), env_settings
 
     cache: Path = Field(default_factory=cache_folder)
     """Verified backbones and model versions; shared by every clone on the machine."""

@@ -26,7 +26,8 @@ _WAITING = 5_000  # lines that nobody has fetched; then the command has to wait
 _BATCH, _BATCH_SIZE = 1_000, 1 << 18  # lines and characters that are fetched at once: with that a command that never stops is slowed down
 _STAGE = re.compile(r"(?:Running stage|Stage) '([^']+)'")  # what DVC prints
 # The service's own: no job needs its secrets, nor goes by its name.
-_OWN = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "FINSIGHT_REDIS_URL", "OTEL_SERVICE_NAME")
+_SECRETS = tuple(f"FINSIGHT_{name}{file}" for name in ("API_KEY", "OIDC_CLIENT_SECRET", "REDIS_URL") for file in ("", "_FILE"))
+_OWN = (*_SECRETS, "OTEL_SERVICE_NAME")
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 

@@ -31,7 +31,8 @@ def backstage(settings: Settings, bundle: Path, worker: bool = True) -> Iterator
 @contextmanager
 def kept_up(command: Sequence[str], redis: str) -> Iterator[None]:
     """Run a worker as long as the block lasts, and start it again when it ends; it ends with this process, however that ends."""
-    unneeded = ("FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET", "OTEL_SERVICE_NAME")
+    secrets = tuple(f"FINSIGHT_{name}{file}" for name in ("API_KEY", "OIDC_CLIENT_SECRET") for file in ("", "_FILE"))
+    unneeded = (*secrets, "OTEL_SERVICE_NAME")
     environment = {name: value for name, value in os.environ.items() if name not in unneeded} | {"FINSIGHT_REDIS_URL": redis}
     over = threading.Event()
     running: list[subprocess.Popen[bytes]] = []

@@ -1,0 +1,264 @@
+"""deploy/compose.yaml: by its schema, and whether what it names is there. There may be no engine at hand."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from redis import AuthenticationError, Redis
+from ruamel.yaml import YAML
+
+from conftest import REPO
+from finsight.adapters.redis_connection import refuse_forgetful
+from finsight.adapters.redis_server import _executable
+from finsight.cli import main
+from finsight.settings import Settings, load_settings
+from servers import free_port, wait_for
+
+DEPLOY = REPO / "deploy"
+FILE = DEPLOY / "compose.yaml"
+COMPOSE: Mapping[str, Any] = YAML(typ="safe").load(FILE.read_text())
+SERVICES: Mapping[str, Any] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+# Each owes its own writing to it: docs/deploy.md.
+WRITES_ITS_ROOT = {"opensearch", "opensearch-dashboards"}
+each = pytest.mark.parametrize("name", SERVICES)
+
+
+def test_the_schema_of_compose_has_nothing_to_say() -> None:
+    check = Path(sys.executable).parent / "check-jsonschema"
+    files = sorted(DEPLOY.glob("compose*.yaml"))
+    done = subprocess.run([check, "--builtin-schema", "vendor.compose-spec", *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_two_profiles_share_the_services() -> None:
+    assert {profile for service in SERVICES.values() for profile in service["profiles"]} == {"core", "observability"}
+    assert {"nginx", "api", "worker", "redis", "mlflow", "minio"} <= {n for n, s in SERVICES.items() if s["profiles"] == ["core"]}
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            assert SERVICES[other]["profiles"] == service["profiles"], f"{name} waits for {other}, which its profile does not start"
+            assert how["condition"] != "service_healthy" or "test" in SERVICES[other].get("healthcheck", {}), (name, other)
+            assert how["condition"] != "service_completed_successfully" or SERVICES[other]["restart"] == "no", (name, other)
+    assert SERVICES["api"]["deploy"]["replicas"] == 2
+
+
+@each
+def test_a_service_is_held_to_little(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is (name not in WRITES_ITS_ROOT)
+    assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+    assert not {"privileged", "pid", "network_mode", "cap_add", "env_file"} & service.keys()
+    image = service["image"]
+    assert re.fullmatch(r"[\w./-]+:(v?\d+\.\d+\.\d+[\w.-]*|RELEASE\.[\dTZ-]+)(@sha256:[0-9a-f]{64})?", image), image
+
+
+@each
+def test_what_a_service_mounts_is_there(name: str) -> None:
+    for mount in SERVICES[name].get("volumes", []):
+        if mount["type"] == "volume":
+            assert mount["source"] in COMPOSE["volumes"]
+            continue
+        source = (DEPLOY / mount["source"]).resolve()
+        assert mount["read_only"], mount
+        assert mount["bind"] == {"create_host_path": False}, mount  # else the engine makes an empty folder, as root
+        if source.is_relative_to(REPO) and source != REPO / "models/bundle":  # which `make up` looks for
+            of_observability = Path(mount["source"]).parts[0] in ("prometheus", "alertmanager", "grafana")
+            if of_observability and not (DEPLOY / Path(mount["source"]).parts[0]).exists():
+                pytest.skip(f"{mount['source']} has not come to this branch")
+            assert source.exists(), source
+    for network in SERVICES[name]["networks"]:
+        assert network in COMPOSE["networks"]
+
+
+def test_the_world_reaches_the_edge_and_this_machine_the_rest() -> None:
+    ports = {name: port for name, service in SERVICES.items() for port in service.get("ports", [])}
+    assert ports.pop("nginx") == "${FINSIGHT_LISTEN:-127.0.0.1}:${FINSIGHT_PORT:-8443}:8443"
+    assert all(port.startswith("127.0.0.1:") for port in ports.values()), ports
+    internal = {name for name, network in COMPOSE["networks"].items() if network.get("internal")}
+    for name in ("redis", "api", "bucket", "opensearch"):
+        assert set(SERVICES[name]["networks"]) <= internal, name
+    # Whose word for a client's address the replicas take: on that network is nothing but nginx and they.
+    assert {name for name, service in SERVICES.items() if "front" in service["networks"]} == {"nginx", "api"}
+    assert COMPOSE["networks"]["front"]["ipam"]["config"] == [{"subnet": SERVICES["api"]["environment"]["FINSIGHT_TRUSTED_PROXIES"]}]
+
+
+def test_every_secret_is_a_file_that_is_made_documented_and_used(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, DEPLOY / "make_secrets.py", tmp_path / "secrets"], check=True, stdout=subprocess.DEVNULL)
+    made = {path.name for path in (tmp_path / "secrets").iterdir()}
+    assert {Path(one["file"]).name for one in COMPOSE["secrets"].values()} == made == COMPOSE["secrets"].keys()
+    documented = set(re.findall(r"`([a-z0-9_]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", (DEPLOY / "secrets/README.md").read_text()))))
+    assert documented == made
+    assert {secret for service in SERVICES.values() for secret in service.get("secrets", [])} == made
+    for name, service in SERVICES.items():
+        text = str({key: value for key, value in service.items() if key != "secrets"})
+        texts = text + "".join((DEPLOY / path).read_text() for path in mounted(service))
+        for secret in service.get("secrets", []) if (DEPLOY / "alertmanager").exists() or name != "alertmanager" else []:
+            assert f"/run/secrets/{secret}" in texts, f"{name} is given {secret} and does not read it"
+        for secret in re.findall(r"/run/secrets/(\w+)", texts):
+            assert secret in service.get("secrets", []), f"{name} reads {secret}, which it is not given"
+
+
+def mounted(service: Mapping[str, Any]) -> Iterator[str]:
+    """The files of deploy/ that a service mounts."""
+    for mount in service.get("volumes", []):
+        if mount["type"] == "bind" and mount["source"].startswith("./") and (DEPLOY / mount["source"]).is_file():
+            yield mount["source"]
+
+
+def test_secrets_that_are_there_stay_and_half_a_pair_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "secrets"
+    command = [sys.executable, DEPLOY / "make_secrets.py", folder]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b""
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    for name in ("api_key", "encryption_key", "redis_url"):
+        monkeypatch.delenv(f"FINSIGHT_{name.upper()}", raising=False)
+        monkeypatch.setenv(f"FINSIGHT_{name.upper()}_FILE", str(folder / name))
+    assert load_settings().api_key is not None
+    (folder / "redis_url").unlink()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "there is redis_users, but not the rest of redis_users, redis_url" in done.stderr
+
+
+def test_every_setting_is_one_that_is_read() -> None:
+    known = {str(field.validation_alias or f"FINSIGHT_{name.upper()}") for name, field in Settings.model_fields.items()}
+    known |= {f"{name}_FILE" for name in known} | {"FINSIGHT_FORMAT", "FINSIGHT_CACHE"}
+    libraries = {"AWS_DEFAULT_REGION", "AWS_SHARED_CREDENTIALS_FILE", "MLFLOW_S3_ENDPOINT_URL"}  # boto3's and MLflow's
+    for service in OURS.values():
+        assert set(service.get("environment", {})) <= known | libraries
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_the_commands_of_our_images_are_commands(name: str) -> None:
+    command = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", word) for word in SERVICES[name]["command"]]
+    main.commands[command[0]].make_context(command[0], command[1:]).close()
+    assert CliRunner().invoke(main, [command[0], "--help"]).exit_code == 0
+
+
+def test_the_lines_of_python_in_health_checks_are_python() -> None:
+    checks = [service["healthcheck"].get("test", []) for service in SERVICES.values() if "healthcheck" in service]
+    lines = [test[-1] for test in checks if test[1:3] == ["python", "-c"]]
+    assert len(lines) == 3
+    for line in lines:
+        ast.parse(line)
+
+
+def test_the_scripts_are_shell() -> None:
+    for script in ("clone.sh", "ready.sh", "minio/setup.sh"):
+        subprocess.run(["sh", "-n", DEPLOY / script], check=True)
+
+
+def test_make_up_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+    def ready(*words: str, engine: str = "") -> str:
+        for name, content in {"engine": engine}.items():
+            if content:
+                (tmp_path / name).write_text(f"#!/bin/sh\n{content}\n")
+                (tmp_path / name).chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", DEPLOY / "ready.sh", *words], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True)
+        lines = done.stderr.splitlines()
+        assert len(lines) == (done.returncode != 0)
+        return "".join(lines)
+
+    assert ready("all", "no-such-engine", "compose").startswith("error: there is no no-such-engine here; install")
+    assert ready("all", "engine", "compose", engine="exit 1").startswith("error: 'engine compose' does not work here")
+    assert ready("all", "engine", "compose", engine='[ "$2" = version ]').startswith("error: 'engine compose' finds no engine")
+    assert ready("all", "engine", "compose", engine="exit 0").startswith("error: models/bundle: there is no bundle")
+    assert ready("engine", "engine", "compose") == ""
+    (tmp_path / "models/bundle").mkdir(parents=True)
+    (tmp_path / "models/bundle/bundle.json").write_text("{}")
+    assert ready("all", "engine", "compose") == ""
+
+
+@pytest.mark.long
+def test_the_clone_that_jobs_run_in_is_made_and_brought_up_to_date(tmp_path: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path / "repository"]
+    (tmp_path / "repository").mkdir()
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "--cd", tmp_path / "repository", "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    script = (DEPLOY / "clone.sh").read_text().replace("/work", f"{tmp_path}/work").replace("/repository", f"{tmp_path}/repository")
+    script = script.replace(
+        "dvc remote modify -q --local minio", "dvc remote add -q --local minio s3://finsight/dvc; dvc remote modify -q --local minio", 1
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    said = subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, text=True).stdout
+    assert said.endswith(": one\n")
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "two"], check=True)
+    again = script.replace("dvc remote add -q --local minio s3://finsight/dvc; ", "")
+    assert subprocess.run(["sh", "-c", again], env=environment, check=True, capture_output=True, text=True).stdout.endswith(": two\n")
+    assert "http://minio:9000" in (tmp_path / "work/.dvc/config.local").read_text()
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """Secrets, made."""
+    subprocess.run([sys.executable, DEPLOY / "make_secrets.py", tmp_path / "secrets"], check=True, stdout=subprocess.DEVNULL)
+    return tmp_path / "secrets"
+
+
+@pytest.mark.long
+def test_redis_wants_the_password_of_the_address_and_forgets_nothing(users: Path, tmp_path: Path) -> None:
+    port = free_port()
+    conf = (DEPLOY / "redis/redis.conf").read_text()
+    for old, new in {
+        "/run/secrets": str(users),
+        "dir /data": f"dir {tmp_path}",
+        "port 6379": f"port {port}",
+        "0.0.0.0": "127.0.0.1",
+    }.items():
+        assert old in conf
+        conf = conf.replace(old, new)
+    (tmp_path / "redis.conf").write_text(conf)
+    address = (users / "redis_url").read_text().strip().replace("redis:6379", f"127.0.0.1:{port}")
+    process = subprocess.Popen([_executable(), tmp_path / "redis.conf"], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with Redis(port=port) as client:
+                try:
+                    client.ping()
+                except AuthenticationError:
+                    break
+                except OSError:
+                    assert process.poll() is None
+        with Redis(port=port, password="another") as client, pytest.raises(AuthenticationError):
+            client.ping()
+        with Redis.from_url(address) as client:
+            assert client.ping()
+            refuse_forgetful(client)
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.long
+def test_mlflow_answers_to_its_name_on_the_network_and_to_no_other(tmp_path: Path) -> None:
+    port, words = free_port(), SERVICES["mlflow"]["command"]
+    moved = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "--workers=2": "--workers=1"}
+    moved |= {word: f"--backend-store-uri=sqlite:///{tmp_path}/m.db" for word in words if word.startswith("--backend-store-uri")}
+    command = [sys.executable, "-m", "mlflow", *(moved.get(word, word) for word in words)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process)
+        search = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+        asked = {"json": {"max_results": 1}}
+        assert httpx.post(search, headers={"Host": "mlflow:5000"}, **asked).status_code == 200
+        assert httpx.post(search, headers={"Host": "rebound.example"}, **asked).status_code == 403
+    finally:
+        process.terminate()
+        process.wait(30)
