@@ -32,7 +32,8 @@ shown; of all others the shipped value is.
 ENVIRONMENT = """
 ## Environment
 
-Values are checked when they are read. Secrets come from the environment alone, never from a file in git: [security](security.md#secrets).
+Values are checked when they are read. Secrets come from the environment, or from the file that a
+variable of the same name with `_FILE` behind it names; never from a file in git: [security](security.md#secrets).
 
 | variable | default | meaning |
 |---|---|---|"""

@@ -27,6 +27,7 @@ UNSAID = {
 ELSEWHERE = {
     "FINSIGHT_FORMAT": "The format that predicts, such as `onnx-fp32`; unset: [which format](export.md#which-format-predicts).",
     "FINSIGHT_EVENTS": "File that a running command adds what happens to, an object a line; workers set it for their jobs.",
+    "FINSIGHT_CORRELATION_ID": "Correlation id that a worker hands to the commands of its job.",
     "AWS_ACCESS_KEY_ID": "Key of S3, for data, models, MLflow's artifacts and `FINSIGHT_OBJECTS`.",
     "AWS_SECRET_ACCESS_KEY": "Its secret. *A secret.*",
     "AWS_SESSION_TOKEN": "Of temporary credentials. *A secret.*",
