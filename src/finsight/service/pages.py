@@ -63,11 +63,12 @@ def sign_in(request: Request, key: Annotated[str, Form(max_length=200)]) -> Resp
     ours_alone(request)
     admit_stranger(request, "session.begin")  # a good key too: each sign-in is kept for hours
     gate: Gate = request.app.state.parts.gate
-    principal = gate.principal(replace(presented(request), key=key.strip(), bearer=None))
+    key = key.strip()
+    principal = gate.principal(replace(presented(request), key=key, bearer=None))
     if principal is None:
         raise Problem(401, "This is no key of this service.")
     answer = RedirectResponse("/", 303)
-    begin(request, answer, principal)
+    begin(request, answer, principal, key)
     return answer
 
 
