@@ -17,10 +17,10 @@ from finsight.pipeline.models import find
 from finsight.service import models
 from finsight.service.access import Gate, anybody, presented
 from finsight.service.front_page import MOST_CHARACTERS, PageRoute, page
-from finsight.service.gone import GoneError
+from finsight.service.gone import CLIENT_GONE, GoneError
 from finsight.service.model_schemas import Promotion, Rollback
 from finsight.service.permission import admit, admit_stranger
-from finsight.service.predict import CLIENT_GONE, PredictRequest, predicted
+from finsight.service.predict import PredictRequest, predicted
 from finsight.service.problems import Problem
 from finsight.service.schemas import VersionName
 from finsight.service.sessions import begin, end, form_of, ours_alone, session_of

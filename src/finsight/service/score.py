@@ -21,9 +21,9 @@ from finsight.domain.jobs import Job, Kind, State
 from finsight.service import jobs
 from finsight.service.access import may
 from finsight.service.envelope import REQUEST_ID
+from finsight.service.gone import CLIENT_GONE
 from finsight.service.job_schemas import IdempotencyKey, JobId, JobState
 from finsight.service.parts import Parts
-from finsight.service.predict import CLIENT_GONE
 from finsight.service.problems import WAIT, Problem, ProblemDocument
 from finsight.service.schemas import RequestBody, example
 from finsight.service.uploads import SECONDS, Scoring, TooLargeError, Upload, incoming
