@@ -131,7 +131,7 @@ async def _named(request: Request) -> dict[str, str]:
 async def _uploaded(request: Request, scoring: Scoring, tenant: str, column: str) -> dict[str, str]:
     """Take a table into the tenant's storage."""
     try:
-        with scoring.slots.one(), incoming() as path:
+        with scoring.slots.one(tenant), incoming() as path:
             with Upload(path, scoring.most, scoring.lines) as upload:
                 async with asyncio.timeout(SECONDS), _table(request, column) as (blocks, named):
                     async for block in blocks:
