@@ -19,7 +19,7 @@ from finsight.service.access import Gate, anybody, presented
 from finsight.service.front_page import MOST_CHARACTERS, PageRoute, page
 from finsight.service.gone import CLIENT_GONE, GoneError
 from finsight.service.model_schemas import Promotion, Rollback
-from finsight.service.permission import admit, admit_stranger
+from finsight.service.permission import admit, admit_stranger, count
 from finsight.service.predict import PredictRequest, predicted
 from finsight.service.problems import Problem
 from finsight.service.schemas import VersionName
@@ -48,7 +48,10 @@ class ShownWord:
 @router.get("/")
 def show_page(request: Request, said: str = "", cursor: Annotated[str, Query(pattern=r"^\d{0,15}$")] = "") -> Response:
     """The page; to whoever has not signed in, the ways to do so."""
-    return page(request, session_of(request), cursor=cursor, said=_SAID.get(said, ""))
+    session = session_of(request)
+    if session:
+        count(request, session.principal, "me.read")  # MLflow and the queue are asked for it
+    return page(request, session, cursor=cursor, said=_SAID.get(said, ""))
 
 
 @router.get("/static/live.js")
