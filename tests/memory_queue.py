@@ -135,7 +135,7 @@ class MemoryQueue:
         self._tokens += 1
         kept.token, kept.told, kept.over = self._tokens, 0, now + self._lease
         kept.turn(State.RUNNING, attempt=kept.job.attempt + 1, started=time.time(), stage="", progress=0.0)
-        return Lease(kept.job, kept.token, self._lease)
+        return Lease(kept.job, kept.token, self._lease, kept.job.attempt >= self._attempts)
 
     def tell(self, lease: Lease, number: int, events: Sequence[Mapping[str, Any]] = ()) -> Word:
         kept = self._held(lease)

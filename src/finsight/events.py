@@ -19,13 +19,14 @@ def followed() -> bool:
 
 
 def say(event: str, **content: Any) -> None:
-    """Add a line. One that can't be written is left out: work does not fail because nobody can be told of it."""
+    """Add a line, with a question mark for half a character. One that can't be written is left out: work does not fail
+    because nobody can be told of it."""
     path = os.environ.get(VARIABLE)
     if not path:
         return
     line = json.dumps({"type": event, **content}, ensure_ascii=False) + "\n"
     try:
-        with Path(path).open("a", encoding="utf-8") as file:
+        with Path(path).open("a", encoding="utf-8", errors="replace") as file:
             file.write(line)  # one write, so that lines of several processes don't mix
     except OSError:
         return

@@ -210,6 +210,7 @@ def test_what_breaks_is_tried_again_after_ever_longer_pauses_and_then_is_dead(ma
             time.sleep(0.01)
         waits.append(time.monotonic() - started)
         assert lease.job.attempt == attempt
+        assert lease.last is (attempt == 3)
         queue.end(lease, Outcome(Ending.BROKEN, f"broke {attempt}"))
     assert waits[1] > 0.09
     assert waits[2] > 0.19

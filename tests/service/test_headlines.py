@@ -16,6 +16,7 @@ from apps import Badges, Undecided, rules, served
 from finsight.adapters.memory_results import MemoryResults
 from finsight.adapters.redis_sessions import RedisSessions
 from finsight.pipeline.predict import Model
+from finsight.service import front_page
 from finsight.service.app import create_app
 from finsight.service.batching import Limits
 from finsight.service.meters import Meters
@@ -116,3 +117,19 @@ def test_the_limit_of_predictions_holds(redis_url: str) -> None:
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert said(answers[2]).startswith("no more than 2 requests of this kind")
         assert "Retry-After" in answers[2].headers
+
+
+def test_showing_the_page_counts_and_beyond_the_limit_nothing_outside_is_asked(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(front_page.core, "versions", lambda: [asked.append("MLflow")][1:])
+    with page(redis_url, Counted(), allowance="me.read=2/minute") as (client, _):
+        client.cookies.clear()
+        assert all(client.get("/").status_code == 200 for _ in range(3)), "strangers cost nothing here"
+        assert client.post("/session", data={"key": "bob:acme:viewer"}).status_code == 303
+        assert [client.get("/").status_code for _ in range(2)] == [200, 200]
+        assert asked == ["MLflow"] * 2
+        answer = client.get("/")
+        assert (answer.status_code, said(answer)) == (429, f"no more than 2 requests of this kind; wait {answer.headers['Retry-After']} s")
+        assert "Signed in as bob" in answer.text
+        assert "There is no version yet" not in answer.text
+        assert asked == ["MLflow"] * 2

@@ -4,15 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from finsight.domain.access import Principal
-from finsight.domain.keys import parts_of
+from finsight.domain.keys import digest_of, parts_of
 from finsight.service import keys
 from finsight.service.remembered import LATELY, MOST, SECONDS, Remembered, RememberedPrincipal
+from finsight.service.sessions import COOKIE
 from live import ADMIN_KEY, Live, live
 
 
@@ -331,3 +334,34 @@ def test_a_key_that_was_taken_back_predicts_for_a_second_at_most(redis_url: str)
         service.own.keys.change(again["id"], lambda key: key.taken_back(time.time()))
         time.sleep(LATELY + 0.1)
         assert service.http.post("/v1/predict", json={"texts": ["Profit rose"]}, headers=headers).status_code == 401
+
+
+def signed_in(key: str, service: Live, cookie: str = "") -> str:
+    """The cookie of a session that begins with a key, or of one that is looked at again; empty where there is none."""
+    with httpx.Client(base_url=service.http.base_url, cookies={COOKIE: cookie} if cookie else None) as browser:
+        if not cookie:
+            assert browser.post("/session", data={"key": key}).status_code == 303
+        return browser.cookies[COOKIE] if browser.get("/live/jobs").status_code == 200 else ""
+
+
+def test_a_session_of_the_page_ends_with_the_secret_that_it_began_with(service: Live, redis_url: str) -> None:
+    made = service.make(roles=["viewer"])
+    session = signed_in(made["key"], service)
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        (kept,) = [str(client.get(name)) for name in client.keys("finsight:session:*")]
+    assert not any(secret in kept for secret in (made["client_secret"], digest_of(made["client_secret"]), session))
+    path, admin = f"/v1/keys/{made['id']}", {"X-API-Key": ADMIN_KEY}
+    rotated = service.http.post(f"{path}/rotate", json={"grace_seconds": 3600}, headers=admin).json()
+    later = signed_in(rotated["key"], service)
+    assert (signed_in("", service, session), signed_in("", service, later)) == (session, later)
+    service.http.post(f"{path}/rotate", json={"grace_seconds": 0}, headers=admin)
+    assert (signed_in("", service, session), signed_in("", service, later)) == ("", "")
+
+
+@pytest.mark.parametrize("before", [{"api_key": SecretStr("another-key-that-has-leaked")}, {"auth": "off"}])
+def test_a_session_ends_where_another_key_of_the_admins_is_set(service: Live, redis_url: str, before: dict[str, Any]) -> None:
+    with live(redis_url, **before) as earlier:
+        session = signed_in("another-key-that-has-leaked", earlier)
+        assert signed_in("", earlier, session)
+    assert not signed_in("", service, session)
+    assert signed_in("", service, signed_in(ADMIN_KEY, service))

@@ -29,7 +29,7 @@ from finsight.domain.jobs import Job, Kind, Limits, Order, State
 from finsight.errors import ParamsError
 from finsight.service.jobs import Jobs
 from finsight.service.slots import Slots
-from finsight.service.uploads import Scoring, Upload
+from finsight.service.uploads import Scoring, Upload, incoming, sweep
 from finsight.service_ports import ArtifactStore, Ending, Outcome
 from serving import metric
 
@@ -311,6 +311,27 @@ def test_many_at_once_are_one_job(desk: Desk) -> None:
         thread.join()
     assert len(ids) == 6
     assert len(set(ids)) == 1
+
+
+def test_what_a_killed_service_left_of_uploads_goes_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with incoming() as under_way:
+        under_way.write_bytes(TABLE)
+        kept = [under_way]
+        for name in ("finsight-upload-aaaaaaa1", "finsight-upload-aaaaaaa2", "finsight-upload-mine", "finsight-uploads"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "table.csv").write_bytes(TABLE)
+        kept += [tmp_path / name / "table.csv" for name in ("finsight-upload-mine", "finsight-uploads")]
+        kept.append(tmp_path / "finsight-upload-aaaaaaa2/notes.txt")
+        kept[-1].write_text("not ours")
+        (tmp_path / "finsight-upload-aaaaaaa3").symlink_to(tmp_path / "finsight-uploads")
+        for path in tmp_path.iterdir():
+            if path != under_way.parent:
+                os.utime(path, (0, 0), follow_symlinks=False)
+        sweep()
+        assert not (tmp_path / "finsight-upload-aaaaaaa1").exists()
+        assert all(path.exists() for path in kept)
+    assert not under_way.parent.exists()
 
 
 # The command that a worker runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -9,12 +10,15 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from starlette.websockets import WebSocketDisconnect
 from test_sockets_predict import PATH, SCORER, Lengths, ask, parts_around
+from uvicorn.protocols.utils import ClientDisconnected
 
-from apps import Badges
+from apps import Badges, app_with
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.domain.access import Principal
 from finsight.service.access import Credentials
@@ -132,6 +136,26 @@ def test_who_is_gone_before_the_answer_to_the_handshake(shared: Service, errors:
     time.sleep(0.5)
     assert not errors.records
     assert not shared.parts.sockets._open
+
+
+def test_a_client_that_is_gone_before_the_answer_is_no_failure_of_the_service() -> None:
+    """Of a server that notices in time: this one reads nothing before it has answered."""
+    app, taken = app_with(), iter(["websocket.connect", "websocket.disconnect"])
+    headers = [(b"host", b"x"), (b"x-api-key", SCORER.encode())]
+    where = {"path": PATH, "raw_path": PATH.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1)}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(taken), "code": 1006}
+
+    async def send(message: object) -> None:
+        raise ClientDisconnected
+
+    with suppress(ClientDisconnected, WebSocketDisconnect):
+        asyncio.run(app({"type": "websocket", "scheme": "ws", "subprotocols": [], "headers": headers, **where}, receive, send))
+    meters = app.state.parts.meters.registry
+    counted = {s.labels["status"]: s.value for m in meters.collect() for s in m.samples if s.name == "finsight_requests_total"}
+    assert counted == {"499": 1}
+    assert meters.get_sample_value("finsight_clients_gone_total") == 1
 
 
 @pytest.mark.parametrize("opcode", [9, 10])

@@ -111,6 +111,8 @@ def test_options_are_those_of_the_route(shared: Service) -> None:
         ({"text": 1}, "text: "),
         ({}, "text: Field required"),
         ({"text": "x", "explain": "no idea"}, "explain: "),
+        ({"text": "x", "abstain": "yes"}, "abstain: "),
+        ({"text": "x", "probabilities": 1}, "probabilities: "),
         ({"text": "x", "path": "/etc/passwd"}, "path: Extra inputs are not permitted"),
         ({"text": "\ud800"}, "text: "),
     ],

@@ -37,6 +37,7 @@ class Work:
     :param cleared: removes what a command has left behind.
     :param seconds: that it may take.
     :param starting: lock file that is held while a command starts.
+    :param given_up: removes what is kept for another attempt, once there will be none.
     """
 
     commands: Sequence[Sequence[str]]
@@ -46,6 +47,7 @@ class Work:
     cleared: Callable[[], None] = lambda: None
     seconds: float = 24 * 3600.0
     starting: Path | None = None
+    given_up: Callable[[], None] = lambda: None
 
 
 class RepositoryJobs:
@@ -168,7 +170,20 @@ class RepositoryJobs:
             bundle = f"{model[0]}/{version}"  # what the alias named when it was asked
         words = [order.tenant, name, column, result, bundle, order.inputs["bundle"]]
         command = [sys.executable, "-m", "finsight.cli", "score-object", "--", *words]
-        return Work([command], self._root, plain_environment(), lambda: Outcome(Ending.SUCCEEDED, result=result), seconds=self._seconds)
+        folder = scoring_folder(self._root, result)
+
+        def found() -> Outcome:
+            return Outcome(Ending.SUCCEEDED, result=result)
+
+        def given_up() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+        return Work([command], self._root, plain_environment(), found, given_up=given_up, seconds=self._seconds)
+
+
+def scoring_folder(root: Path, result: str) -> Path:
+    """Where a scoring works: its input and what is done of it stay there from one attempt to the next."""
+    return root / ".service/scoring" / Path(result).stem
 
 
 def _input(parameters: Mapping[str, Any]) -> tuple[str, str]:

@@ -162,7 +162,7 @@ class RedisQueue:
         """See :class:`~finsight.service_ports.JobQueue`."""
         found = self._run(lua.TAKE, worker, round(self._lease * 1000), *self._tries)
         job = self.get(found[0]) if found else None
-        return Lease(job, int(found[1]), self._lease) if job else None
+        return Lease(job, int(found[1]), self._lease, job.attempt >= self._tries[0]) if job else None
 
     def tell(self, lease: Lease, number: int, events: Sequence[Mapping[str, Any]] = ()) -> Word:
         """See :class:`~finsight.service_ports.JobQueue`."""

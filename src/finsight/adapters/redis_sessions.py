@@ -8,6 +8,7 @@ import secrets
 
 from finsight.adapters.redis_connection import answering, connect
 from finsight.domain.access import Principal
+from finsight.domain.sign_in import proof
 from finsight.service_ports import Session
 
 SECONDS = 12 * 3600
@@ -21,7 +22,7 @@ class RedisSessions:
     def __init__(self, address: str) -> None:
         self._redis = connect(address)
 
-    def begin(self, principal: Principal) -> str:
+    def begin(self, principal: Principal, digest: str = "") -> str:
         """See :class:`finsight.service_ports.Sessions`."""
         secret = secrets.token_urlsafe(_BYTES)
         about = {
@@ -30,6 +31,7 @@ class RedisSessions:
             "roles": sorted(principal.roles),
             "scopes": sorted(principal.scopes),
             "csrf": secrets.token_urlsafe(_BYTES),
+            "proof": proof(secret, digest) if digest else "",
         }
         with answering():
             self._redis.set(_key(secret), json.dumps(about), ex=SECONDS)
@@ -39,11 +41,11 @@ class RedisSessions:
         """See :class:`finsight.service_ports.Sessions`."""
         with answering():
             kept = self._redis.get(_key(secret))
-        if kept is None:
+        about = json.loads(kept) if kept else {}
+        if "proof" not in about:  # nothing, or what a service without proofs has left
             return None
-        about = json.loads(kept)
         principal = Principal(about["subject"], about["tenant"], frozenset(about["roles"]), frozenset(about["scopes"]))
-        return Session(principal, about["csrf"])
+        return Session(principal, about["csrf"], about["proof"])
 
     def end(self, secret: str) -> None:
         """See :class:`finsight.service_ports.Sessions`."""

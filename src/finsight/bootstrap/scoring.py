@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from finsight import located, runtime
-from finsight.bootstrap.service import OWN, artifact_store
+from finsight.adapters.jobs import scoring_folder
+from finsight.bootstrap.service import artifact_store
 from finsight.bundle import bundle_digest
 from finsight.errors import FinsightError, GateError, UnreachableError
 from finsight.events import say
@@ -19,14 +20,14 @@ from finsight.service_ports import ArtifactStore
 from finsight.settings import project_root
 
 _SOURCE, _TARGET = "input.csv", "scored.csv"
-_KEPT = 2 * 24 * 3600  # seconds that what a killed run has left is kept
+_KEPT = 2 * 24 * 3600  # seconds that what a killed run has left is kept, where its job was ended without a worker
 
 
 def score_object(tenant: str, name: str, column: str, result: str, bundle: str, digest: str) -> Scored | None:
     """Score an input of a tenant's and keep the result; None where there is one already.
 
     It works in a folder of its own, named after the result, where a run goes on that was killed. What can't be mended by trying again
-    leaves nothing there.
+    leaves nothing there; what its worker ends for good neither.
 
     :param bundle: folder, or ``models:/NAME/VERSION``.
     :param digest: that the bundle has to have.
@@ -42,7 +43,7 @@ def score_object(tenant: str, name: str, column: str, result: str, bundle: str, 
         raise GateError(
             "the bundle that was asked for is not the one here; start the service again where it was exported anew, then ask again"
         )
-    folder = project_root() / OWN / "scoring" / Path(result).stem
+    folder = scoring_folder(project_root(), result)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear(folder)
     try:

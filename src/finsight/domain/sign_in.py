@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass
 
@@ -32,3 +33,12 @@ class Attempt:
 def begin() -> Attempt:
     """A new one."""
     return Attempt(*(secrets.token_urlsafe(_BYTES) for _ in range(3)))
+
+
+def proof(session: str, digest: str) -> str:
+    """What a session keeps of the credential that it began with: who reads the store learns nothing of it, and can't make one.
+
+    :param session: its secret.
+    :param digest: of the credential.
+    """
+    return hmac.digest(session.encode(), digest.encode(), "sha256").hex()

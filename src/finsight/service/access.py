@@ -75,6 +75,14 @@ class Gate(Protocol):
         """
         ...
 
+    def vouches(self, principal: Principal, shown: Callable[[str], bool]) -> bool:
+        """Whether the key that a session of the page began with is still good.
+
+        :param shown: whether a key of this digest (SHA-256, hexadecimal; of an API key that of its secret) is the one.
+        :raises UnreachableError: when that can't be found out now.
+        """
+        ...
+
 
 class OneKey:
     """A service with one key, whose holder may do everything."""
@@ -92,6 +100,10 @@ class OneKey:
     def still(self, presented: Credentials, principal: Principal) -> Principal | None:  # noqa: ARG002
         """See :class:`Gate`."""
         return self.principal(presented)
+
+    def vouches(self, principal: Principal, shown: Callable[[str], bool]) -> bool:
+        """See :class:`Gate`."""
+        return principal == ADMIN and shown(self._key.hex())
 
 
 class OpenGate:
@@ -114,6 +126,10 @@ class OpenGate:
     def still(self, presented: Credentials, principal: Principal) -> Principal:  # noqa: ARG002
         """See :class:`Gate`."""
         return ADMIN
+
+    def vouches(self, principal: Principal, shown: Callable[[str], bool]) -> bool:  # noqa: ARG002
+        """See :class:`Gate`."""
+        return True
 
 
 def admitted(connection: HTTPConnection, action: str, ticket: str | None = None) -> Principal:

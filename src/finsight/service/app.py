@@ -60,6 +60,7 @@ def create_app(parts: Parts) -> FastAPI:
     app = FastAPI(
         title="FinSight",
         version=__version__,
+        openapi_url=None,  # FastAPI's own route would make the document on the event loop
         docs_url=None,  # both pages of documentation load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,

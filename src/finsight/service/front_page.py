@@ -50,11 +50,18 @@ class PageRoute(APIRoute):
 
 
 def page(
-    request: Request, session: Session | None, status: int = 200, headers: Mapping[str, str] | None = None, cursor: str = "", **shown: Any
+    request: Request,
+    session: Session | None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    cursor: str = "",
+    bare: bool = False,
+    **shown: Any,
 ) -> HTMLResponse:
     """The page; to whoever has not signed in, the ways to do so.
 
     :param cursor: of the jobs.
+    :param bare: without jobs and models, so that nothing outside is asked.
     :param shown: ``said`` and ``wrong`` are lines above all else; what was typed; a prediction and its words.
     """
     sign_in = request.app.state.parts.sign_in
@@ -72,6 +79,7 @@ def page(
     if session:
         about["may"] = lambda action: permitted(request, session.principal, action)
         about["kinds"] = [kind for kind in Kind if kind is not Kind.SCORE and about["may"](f"jobs.create.{kind}")]
+    if session and not bare:
         if about["may"]("jobs.read"):
             about["jobs"] = job_list(request, session.principal, cursor)
         if about["may"]("models.read"):
@@ -80,7 +88,7 @@ def page(
             except FinsightError as error:  # the rest of the page works without the registry
                 about["unreachable"] = str(error)
     most = {"most_text": MOST_CHARACTERS, "most_parameters": MOST_PARAMETERS}
-    return html("page.html", status, headers, session=session, issuer=sign_in.place if sign_in else "", **most, **about)
+    return html("page.html", status, headers, session=session, bare=bare, issuer=sign_in.place if sign_in else "", **most, **about)
 
 
 def _refused(request: Request, problem: Problem, typed: Mapping[str, Any]) -> HTMLResponse:
@@ -88,4 +96,5 @@ def _refused(request: Request, problem: Problem, typed: Mapping[str, Any]) -> HT
         session = session_of(request)
     except FinsightError:  # the reason of the refusal, most likely
         session = None
-    return page(request, session, problem.status_code, problem.headers, wrong=problem.detail, **typed)
+    bare = problem.status_code == 429  # who asks too often is answered for little
+    return page(request, session, problem.status_code, problem.headers, bare=bare, wrong=problem.detail, **typed)

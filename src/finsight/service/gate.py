@@ -98,6 +98,14 @@ class CredentialGate:
         """See :class:`finsight.service.access.Gate`."""
         return self._known(presented) if presented.ticket is None else self._backed(principal)
 
+    def vouches(self, principal: Principal, shown: Callable[[str], bool]) -> bool:
+        """See :class:`finsight.service.access.Gate`."""
+        if not principal.subject.startswith(SUBJECT):
+            return self._admin.vouches(principal, shown)
+        key, now = self._own.keys.get(principal.subject.removeprefix(SUBJECT)), self._own.clock()
+        good = [one for one in (key.digest, key.previous) if key.good_until(one, now)] if key and self._keys_open else []
+        return any(map(shown, good))
+
     def _known(self, presented: Credentials) -> Principal | None:
         if presented.key is not None:
             return self._admin.principal(presented) or self._by_key(presented.key)

@@ -10,6 +10,7 @@ from fastapi import Request
 
 T = TypeVar("T")
 
+CLIENT_GONE = 499  # nobody sees it but the metrics; nginx has it so
 PATIENCE = 0.1  # seconds after which it is worth finding out whether anybody still waits
 
 

@@ -14,8 +14,6 @@ from finsight.service.permission import permitted
 from finsight.service.problems import Problem
 
 SHOWN = 10  # jobs of a page
-LINES = 60  # of a log
-_SAID = 1000  # events that the last lines are looked for in
 _FIRST = ("macro_f1", "accuracy", "validation_macro_f1", "validation_accuracy")  # of a job's metrics, where it has them
 _METRICS = 2
 
@@ -40,14 +38,13 @@ def one_job(request: Request, principal: Principal, job: str) -> dict[str, Any]:
     :raises Problem: 404 where there is none, or it is another tenant's.
     """
     found = jobs.own(request, principal, job)
-    said = [event.content for event in jobs.parts(request).queue.latest(job, _SAID)]
-    lines = [content["line"] for content in said if content["type"] == "log"]
+    tail = jobs.parts(request).tails.of(job)
     thing = Resource("job", job, found.order.tenant, found.order.owner)
     return {
         "job": jobs.shown(found),
-        "lines": lines[-LINES:],
-        "more": len(said) == _SAID,
-        "cancelling": any(content["type"] == "cancel" for content in said) and not found.state.ended,
+        "lines": tail.lines,
+        "more": tail.more,
+        "cancelling": tail.cancelled and not found.state.ended,
         "may_cancel": not found.state.ended and permitted(request, principal, "jobs.cancel", thing),
     }
 

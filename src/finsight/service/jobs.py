@@ -19,6 +19,7 @@ from finsight.domain.policy import Resource
 from finsight.service.access import may
 from finsight.service.job_feed import JobFeed
 from finsight.service.job_schemas import Cursor, IdempotencyKey, JobId, JobPage, JobRequest, JobState
+from finsight.service.job_tails import Tails
 from finsight.service.permission import nothing, permit, permitted
 from finsight.service.problems import WAIT, Problem
 from finsight.service_ports import JobQueue, QueueFullError, TooManyJobsError
@@ -47,9 +48,11 @@ class Jobs:
     order: Callable[[Kind, Mapping[str, Any], str, str], Order]
     limits: Limits = field(default_factory=Limits)
     feed: JobFeed = field(init=False)
+    tails: Tails = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feed", JobFeed(self.queue))
+        object.__setattr__(self, "tails", Tails(self.queue))
 
 
 @router.post(

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finsight.adapters.metrics_listener import add_process
 from finsight.service.close_codes import Close
+from finsight.service.gone import CLIENT_GONE
 from finsight.service.predicted import Predicted
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -103,7 +104,11 @@ class Measured:
 
         async def said(message: Message) -> None:
             nonlocal status, code
-            await send(message)
+            try:
+                await send(message)
+            except OSError:  # the client has gone
+                code = code or _ABNORMAL
+                raise
             match message["type"]:
                 case "websocket.accept":
                     status = 101
@@ -119,7 +124,9 @@ class Measured:
             await self._app(scope, heard, said)
         finally:
             route = _named(scope)[1]
-            meters.requests.labels("GET", route, str(status or 500)).inc()
+            status = status or (CLIENT_GONE if code else 500)
+            meters.gone.inc(status == CLIENT_GONE)
+            meters.requests.labels("GET", route, str(status)).inc()
             if status == 101:
                 meters.sockets.labels(route).dec()
                 meters.closed.labels(route, str(int(code or _ABNORMAL)) if code in _CODES else UNKNOWN).inc()

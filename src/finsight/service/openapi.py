@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic_core import to_json
+from starlette.concurrency import run_in_threadpool
 
 from finsight.service.access import ANYBODY, API_KEY, BEARER, actions
 from finsight.service.problems import MEDIA_TYPE, ProblemDocument
@@ -73,7 +77,19 @@ def describe(app: FastAPI) -> None:
             app.openapi_schema = made
         return app.openapi_schema
 
+    @functools.cache
+    def written() -> bytes:
+        return to_json(app.openapi())
+
+    making = asyncio.Lock()
+
+    async def answer(_: Request) -> Response:
+        async with making:  # the first takes seconds of a thread; who asks meanwhile waits, and takes none
+            content = await run_in_threadpool(written)
+        return Response(content, media_type="application/json")
+
     app.openapi = document  # type: ignore[method-assign]
+    app.add_route("/openapi.json", answer, include_in_schema=False)
 
 
 def _secure(document: dict[str, Any], app: FastAPI) -> None:

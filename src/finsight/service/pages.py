@@ -17,10 +17,10 @@ from finsight.pipeline.models import find
 from finsight.service import models
 from finsight.service.access import Gate, anybody, presented
 from finsight.service.front_page import MOST_CHARACTERS, PageRoute, page
-from finsight.service.gone import GoneError
+from finsight.service.gone import CLIENT_GONE, GoneError
 from finsight.service.model_schemas import Promotion, Rollback
-from finsight.service.permission import admit, admit_stranger
-from finsight.service.predict import CLIENT_GONE, PredictRequest, predicted
+from finsight.service.permission import admit, admit_stranger, count
+from finsight.service.predict import PredictRequest, predicted
 from finsight.service.problems import Problem
 from finsight.service.schemas import VersionName
 from finsight.service.sessions import begin, end, form_of, ours_alone, session_of
@@ -48,7 +48,10 @@ class ShownWord:
 @router.get("/")
 def show_page(request: Request, said: str = "", cursor: Annotated[str, Query(pattern=r"^\d{0,15}$")] = "") -> Response:
     """The page; to whoever has not signed in, the ways to do so."""
-    return page(request, session_of(request), cursor=cursor, said=_SAID.get(said, ""))
+    session = session_of(request)
+    if session:
+        count(request, session.principal, "me.read")  # MLflow and the queue are asked for it
+    return page(request, session, cursor=cursor, said=_SAID.get(said, ""))
 
 
 @router.get("/static/live.js")
@@ -63,11 +66,12 @@ def sign_in(request: Request, key: Annotated[str, Form(max_length=200)]) -> Resp
     ours_alone(request)
     admit_stranger(request, "session.begin")  # a good key too: each sign-in is kept for hours
     gate: Gate = request.app.state.parts.gate
-    principal = gate.principal(replace(presented(request), key=key.strip(), bearer=None))
+    key = key.strip()
+    principal = gate.principal(replace(presented(request), key=key, bearer=None))
     if principal is None:
         raise Problem(401, "This is no key of this service.")
     answer = RedirectResponse("/", 303)
-    begin(request, answer, principal)
+    begin(request, answer, principal, key)
     return answer
 
 

@@ -33,6 +33,16 @@ def admit(connection: HTTPConnection, principal: Principal, action: str) -> None
     _ready(connection, action)
 
 
+def count(connection: HTTPConnection, principal: Principal, action: str) -> None:
+    """Count a request that somebody needs no leave for.
+
+    :raises Problem: 429 where they have asked too often.
+    """
+    found = asked(connection)
+    found.principal, found.action = principal, action
+    _count(connection, _who(principal), action)
+
+
 def admit_at_once(connection: HTTPConnection, principal: Principal, action: str) -> bool:
     """The same where nothing outside has to be asked for it; False, and nothing is done, where something has. Raises as `admit`."""
     standing = None if changes(connection.scope, action) else _rules(connection).limits.at_once(_who(principal), action)

@@ -12,14 +12,13 @@ from finsight.pipeline import predict as core
 from finsight.pipeline.explain import Explanation
 from finsight.service.access import may
 from finsight.service.batching import FullError
-from finsight.service.gone import GoneError, unless_gone
+from finsight.service.gone import CLIENT_GONE, GoneError, unless_gone
 from finsight.service.parts import Parts
 from finsight.service.predictions import Rows, Served
 from finsight.service.problems import Problem
 from finsight.service.schemas import RequestBody
 
 MAX_TEXTS, MAX_CHARACTERS, MAX_EXPLAINED = 256, 10_000, 4
-CLIENT_GONE = 499  # nobody sees it but the metrics; nginx has it so
 router = APIRouter(tags=["predictions"])
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]

@@ -7,7 +7,7 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, WebSocket
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
@@ -19,6 +19,7 @@ from finsight.service.open_socket import OpenSocket
 from finsight.service.parts import Parts
 from finsight.service.predict import PredictRequest, Text, answer
 from finsight.service.problems import content, first_of
+from finsight.service.schemas import RequestBody
 
 ACTION = "predict"
 router = APIRouter()
@@ -36,7 +37,7 @@ class Named(BaseModel):
 class Message(Named):
     """A text to label, and what to say of it; see :class:`~finsight.service.predict.PredictRequest`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = RequestBody.model_config  # what is true over REST is true here
 
     text: Text
     probabilities: bool = True

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -23,14 +21,13 @@ from finsight.domain.jobs import Job, Kind, State
 from finsight.service import jobs
 from finsight.service.access import may
 from finsight.service.envelope import REQUEST_ID
+from finsight.service.gone import CLIENT_GONE
 from finsight.service.job_schemas import IdempotencyKey, JobId, JobState
 from finsight.service.parts import Parts
-from finsight.service.predict import CLIENT_GONE
 from finsight.service.problems import WAIT, Problem, ProblemDocument
 from finsight.service.schemas import RequestBody, example
-from finsight.service.uploads import Scoring, TooLargeError, Upload
+from finsight.service.uploads import SECONDS, Scoring, TooLargeError, Upload, incoming
 
-SECONDS = 600.0  # that an upload may take
 _LOG = logging.getLogger("finsight.service")
 CACHE = "scores"  # what /metrics calls the results that are kept
 _BLOCK = 2**18
@@ -134,8 +131,7 @@ async def _named(request: Request) -> dict[str, str]:
 async def _uploaded(request: Request, scoring: Scoring, tenant: str, column: str) -> dict[str, str]:
     """Take a table into the tenant's storage."""
     try:
-        with scoring.slots.one(), tempfile.TemporaryDirectory(prefix="finsight-upload-") as folder:
-            path = Path(folder, "table.csv")
+        with scoring.slots.one(tenant), incoming() as path:
             with Upload(path, scoring.most, scoring.lines) as upload:
                 async with asyncio.timeout(SECONDS), _table(request, column) as (blocks, named):
                     async for block in blocks:

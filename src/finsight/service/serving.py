@@ -38,7 +38,7 @@ from finsight.service.predictions import Predictions, Served
 from finsight.service.queue_watch import QueueWatch
 from finsight.service.socket_protocol import LARGEST, PING, SocketProtocol
 from finsight.service.sockets import SocketLimits, Sockets
-from finsight.service.uploads import Scoring
+from finsight.service.uploads import Scoring, sweep
 from finsight.service.wire import PatientProtocol
 from finsight.settings import Settings, load_settings
 
@@ -125,6 +125,7 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     tracing.start("api")
     ways, address = ways_in(settings, host), public_url(settings)  # before anything is loaded
     admins_key(settings)
+    sweep()
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running, promoted = predictions(bundle, settings, meters, keeps=keeps)
     with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:

@@ -9,7 +9,8 @@ from fastapi import Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from finsight.domain.access import Principal
-from finsight.domain.keys import SUBJECT
+from finsight.domain.keys import SUBJECT, digest_of, parts_of
+from finsight.domain.sign_in import proof
 from finsight.service.asked import asked
 from finsight.service.client_address import same_origin
 from finsight.service.permission import admit
@@ -25,23 +26,34 @@ Csrf = Annotated[str, Form(max_length=100)]
 
 
 def session_of(request: Request) -> Session | None:
-    """Whose page it is; a key that has ended takes its sessions with it."""
+    """Whose page it is; a key that is good no longer, by its end, its rotation or another in its place, takes its sessions with it."""
     parts: Parts = request.app.state.parts
     secret = request.cookies.get(COOKIE)
     found = parts.sessions.find(secret) if secret and parts.sessions else None
-    if found and found.principal.subject.startswith(SUBJECT):
-        key = parts.own.keys.get(found.principal.subject.removeprefix(SUBJECT))
-        return found if key and parts.own.clock() < key.ends else None
-    return found
+    if secret is None or found is None or not found.proof:
+        return found
+    kept, session = found.proof, secret
+    good = parts.gate.vouches(found.principal, lambda digest: hmac.compare_digest(kept, proof(session, digest)))
+    return found if good else None
 
 
-def begin(request: Request, answer: Response, principal: Principal) -> None:
-    """Give the browser a session of its own in an answer; one that it had before ends, whoever gave it that."""
+def begin(request: Request, answer: Response, principal: Principal, key: str | None = None) -> None:
+    """Give the browser a session of its own in an answer; one that it had before ends, whoever gave it that.
+
+    :param key: that was shown; None where an issuer gave its word.
+    """
     kept = sessions(request)
     if before := request.cookies.get(COOKIE):
         kept.end(before)
     asked(request).principal = principal
-    answer.set_cookie(COOKIE, kept.begin(principal), max_age=SECONDS, secure=secure(request), httponly=True, samesite="strict")
+    answer.set_cookie(
+        COOKIE,
+        kept.begin(principal, "" if key is None else _digest(principal, key)),
+        max_age=SECONDS,
+        secure=secure(request),
+        httponly=True,
+        samesite="strict",
+    )
 
 
 def end(request: Request) -> Response:
@@ -87,6 +99,11 @@ def ours_alone(request: Request) -> None:
     """Refuse what another site's page sends: a browser says whose it is."""
     if not same_origin(request):
         raise Problem(403, "forms are taken from this service's own page alone")
+
+
+def _digest(principal: Principal, key: str) -> str:
+    parts = parts_of(key) if principal.subject.startswith(SUBJECT) else None
+    return digest_of(parts[1] if parts else key)
 
 
 def secure(request: Request) -> bool:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-from contextlib import closing
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +21,10 @@ from finsight.pipeline.shards import names, read_shards
 from finsight.service.slots import Slots
 from finsight.service_ports import ArtifactStore
 
+SECONDS = 600.0  # that an upload may take
+_LEFT = 2 * 3600  # seconds after which no upload is under way any more, its way into the storage counted in
+_PREFIX, _TABLE = "finsight-upload-", "table.csv"
+_FOLDER = re.compile(_PREFIX + "[a-z0-9_]{8}")  # as tempfile names them
 _LOOKED_AT = 100  # rows that are read before the table is taken
 
 
@@ -31,6 +41,24 @@ class Scoring:
     most: int = 512 * 2**20
     lines: int = 1_000_000
     slots: Slots = field(default_factory=lambda: Slots(8))
+
+
+@contextmanager
+def incoming() -> Iterator[Path]:
+    """Where a table goes on its way in, in TMPDIR; it is gone with the block, or by :func:`sweep`."""
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+        yield Path(folder, _TABLE)
+
+
+def sweep() -> None:
+    """Remove what services of this account that were killed have left of uploads; what may still be under way stays."""
+    for folder in Path(tempfile.gettempdir()).iterdir():
+        with suppress(OSError):
+            about = folder.lstat()
+            ours = _FOLDER.fullmatch(folder.name) and stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid()
+            if ours and time.time() - about.st_mtime > _LEFT:
+                (folder / _TABLE).unlink(missing_ok=True)
+                folder.rmdir()  # which leaves it where there is anything else
 
 
 class TooLargeError(ParamsError):

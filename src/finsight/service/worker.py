@@ -24,6 +24,7 @@ from finsight.service_ports import Ending, JobQueue, Lease, Outcome, Word
 POLL = 0.5  # seconds between two looks for a job
 TICK = 0.1  # seconds between two looks at one that runs
 GRACE = 5.0  # seconds from being asked to end until a job is killed
+_FOR_GOOD = (Ending.FAILED, Ending.CANCELLED)
 _BACK = Outcome(Ending.GIVEN_BACK, "its worker was stopped")
 
 
@@ -125,20 +126,27 @@ class Attempt:
 
     def made(self, find: Callable[[Job], Work]) -> Outcome | None:
         """Run it to its end; None where the lease was lost."""
+        work: Work | None = None
         try:
             work = find(self.lease.job)
-            until = time.monotonic() + work.seconds
-            with tempfile.TemporaryDirectory(prefix="finsight-job-") as folder:
-                for command in work.commands:
-                    outcome = self._run(command, work, Path(folder), until)
-                    if outcome is None or outcome.ending != Ending.SUCCEEDED:
-                        return outcome
-            return work.found()
+            outcome = self._worked(work)
         except FinsightError as error:
             passing = isinstance(error, UnreachableError)
-            return Outcome(Ending.BROKEN if passing else Ending.FAILED, describe(error))
+            outcome = Outcome(Ending.BROKEN if passing else Ending.FAILED, describe(error))
         except OSError as error:  # a full disk, no more processes
-            return Outcome(Ending.BROKEN, describe(error))
+            outcome = Outcome(Ending.BROKEN, describe(error))
+        if work and outcome and (outcome.ending in _FOR_GOOD or (self.lease.last and outcome.ending is Ending.BROKEN)):
+            work.given_up()  # before the queue hears of it: from then on the same order may be at work there again
+        return outcome
+
+    def _worked(self, work: Work) -> Outcome | None:
+        until = time.monotonic() + work.seconds
+        with tempfile.TemporaryDirectory(prefix="finsight-job-") as folder:
+            for command in work.commands:
+                outcome = self._run(command, work, Path(folder), until)
+                if outcome is None or outcome.ending != Ending.SUCCEEDED:
+                    return outcome
+        return work.found()
 
     def _run(self, command: Sequence[str], work: Work, folder: Path, until: float) -> Outcome | None:
         process, ending = self._started(command, work, folder, until)

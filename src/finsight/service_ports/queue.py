@@ -29,11 +29,13 @@ class Lease:
 
     :param token: rises with each lease that is given, so that a worker that comes too late is known by its lower one.
     :param seconds: how long it lasts from the last :meth:`JobQueue.tell` on.
+    :param last: whether the job is dead where this attempt breaks.
     """
 
     job: Job
     token: int
     seconds: float
+    last: bool = False
 
 
 class Word(StrEnum):

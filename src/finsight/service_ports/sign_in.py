@@ -15,10 +15,12 @@ class Session:
     """Somebody who has signed in to the page.
 
     :param csrf: what each form of theirs carries, so that no other site can send one in their name.
+    :param proof: of the credential that it began with, see :func:`finsight.domain.sign_in.proof`; empty where an issuer gave its word.
     """
 
     principal: Principal
     csrf: str
+    proof: str = ""
 
 
 class Sessions(Protocol):
@@ -27,8 +29,11 @@ class Sessions(Protocol):
     Every method raises :class:`finsight.errors.UnreachableError` when the store does not answer.
     """
 
-    def begin(self, principal: Principal) -> str:
-        """Begin a session; its id, which is a secret."""
+    def begin(self, principal: Principal, digest: str = "") -> str:
+        """Begin a session; its id, which is a secret.
+
+        :param digest: of the credential that was shown.
+        """
         ...
 
     def find(self, secret: str) -> Session | None:
