@@ -6,7 +6,8 @@ BASE ?= HEAD
 COMPOSE ?= docker compose
 FILES ?= -f deploy/compose.yaml
 PROFILES ?= core
-PROFILED = $(COMPOSE) $(FILES) $(patsubst %,--profile %,$(PROFILES))
+WATCHED = $(if $(filter observability,$(PROFILES)),-f deploy/compose.observability.yaml)
+PROFILED = $(COMPOSE) $(FILES) $(WATCHED) $(patsubst %,--profile %,$(PROFILES))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test test-all lint docs audit secret-scan export diff storage push pull mlflow ui serve bench secrets images up down pin-images clean

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from redis import Redis, RedisError
 
-from finsight.adapters.redis_server import _executable
+from finsight.adapters.redis_server import executable
 from servers import free_port
 
 
@@ -17,7 +17,7 @@ def tcp_redis() -> Iterator[str]:
     """Its address."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        command = [_executable(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        command = [executable(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             with Redis(port=port) as client:

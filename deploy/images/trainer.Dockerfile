@@ -2,7 +2,7 @@
 # `docker build -f deploy/images/trainer.Dockerfile .`; run in a clone of the repository at /work.
 #
 # Root file system read-only: /tmp as tmpfs; /work (the clone: DVC's cache, models, reports) and /var/cache/finsight (backbones,
-# versions) as volumes that uid 10001 may write. docs/deploy.md.
+# versions) as volumes that uid 10001 may write, and /metrics where FINSIGHT_METRICS_DIR names it. docs/deploy.md.
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04 AS build
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*
@@ -20,7 +20,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends git python3 && 
     && git config --system --add safe.directory /work && git config --system --add safe.directory /repository \
     && git config --system user.name finsight && git config --system user.email worker@finsight.invalid \
     && useradd --no-log-init --no-create-home --uid 10001 --home-dir /tmp finsight \
-    && mkdir -p /work /bundle /var/cache/finsight && chown finsight:finsight /work /var/cache/finsight
+    && mkdir -p /work /bundle /metrics /var/cache/finsight && chown finsight:finsight /work /metrics /var/cache/finsight
 COPY --from=build /opt/finsight /opt/finsight
 # DVC would keep its site cache below /var/tmp otherwise.
 ENV PATH=/opt/finsight/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp FINSIGHT_CACHE=/var/cache/finsight \
@@ -28,9 +28,9 @@ ENV PATH=/opt/finsight/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HO
 WORKDIR /work
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# A worker is well when its queue answers.
+# Of a worker in /work; a training by hand has none, and says --no-healthcheck.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "from finsight.bootstrap.service import job_queue as q\nwith q() as jobs: jobs.dead(1)"]
+    CMD ["finsight", "worker", "--health", "live"]
 ENTRYPOINT ["finsight"]
 CMD ["worker"]
 ARG VERSION=0.0.0 REVISION=unknown

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from conftest import REPO
 from finsight.adapters.redis_connection import refuse_forgetful
-from finsight.adapters.redis_server import _executable
+from finsight.adapters.redis_server import executable
 from finsight.cli import main
 from finsight.settings import Settings, load_settings
 from servers import free_port, wait_for
@@ -29,6 +29,7 @@ SERVICES: Mapping[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 # Each owes its own writing to it: docs/deploy.md.
 WRITES_ITS_ROOT = {"opensearch", "opensearch-dashboards"}
+WATCHED: Mapping[str, Any] = YAML(typ="safe").load((DEPLOY / "compose.observability.yaml").read_text())["services"]
 each = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -72,9 +73,6 @@ def test_what_a_service_mounts_is_there(name: str) -> None:
         assert mount["read_only"], mount
         assert mount["bind"] == {"create_host_path": False}, mount  # else the engine makes an empty folder, as root
         if source.is_relative_to(REPO) and source != REPO / "models/bundle":  # which `make up` looks for
-            of_observability = Path(mount["source"]).parts[0] in ("prometheus", "alertmanager", "grafana")
-            if of_observability and not (DEPLOY / Path(mount["source"]).parts[0]).exists():
-                pytest.skip(f"{mount['source']} has not come to this branch")
             assert source.exists(), source
     for network in SERVICES[name]["networks"]:
         assert network in COMPOSE["networks"]
@@ -102,7 +100,7 @@ def test_every_secret_is_a_file_that_is_made_documented_and_used(tmp_path: Path)
     for name, service in SERVICES.items():
         text = str({key: value for key, value in service.items() if key != "secrets"})
         texts = text + "".join((DEPLOY / path).read_text() for path in mounted(service))
-        for secret in service.get("secrets", []) if (DEPLOY / "alertmanager").exists() or name != "alertmanager" else []:
+        for secret in service.get("secrets", []):
             assert f"/run/secrets/{secret}" in texts, f"{name} is given {secret} and does not read it"
         for secret in re.findall(r"/run/secrets/(\w+)", texts):
             assert secret in service.get("secrets", []), f"{name} reads {secret}, which it is not given"
@@ -137,21 +135,62 @@ def test_every_setting_is_one_that_is_read() -> None:
     known = {str(field.validation_alias or f"FINSIGHT_{name.upper()}") for name, field in Settings.model_fields.items()}
     known |= {f"{name}_FILE" for name in known} | {"FINSIGHT_FORMAT", "FINSIGHT_CACHE"}
     libraries = {"AWS_DEFAULT_REGION", "AWS_SHARED_CREDENTIALS_FILE", "MLFLOW_S3_ENDPOINT_URL"}  # boto3's and MLflow's
-    for service in OURS.values():
+    libraries |= {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    for service in (*OURS.values(), *WATCHED.values()):
         assert set(service.get("environment", {})) <= known | libraries
+
+
+def scraped() -> Iterator[tuple[str, int]]:
+    """Hosts that Prometheus asks, and their ports."""
+    for job in YAML(typ="safe").load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]:
+        for source in job.get("dns_sd_configs", []):
+            yield from ((host, source["port"]) for host in source["names"])
+        for host, _, port in (target.rpartition(":") for source in job.get("static_configs", []) for target in source["targets"]):
+            yield host, int(port)
+
+
+def test_what_is_watched_is_reached_by_what_watches_and_by_one_way() -> None:
+    networks = {name: set(service["networks"]) | set(WATCHED.get(name, {}).get("networks", [])) for name, service in SERVICES.items()}
+    places = {"api": WATCHED["api"]["environment"]["FINSIGHT_SERVICE_METRICS"]}
+    places |= {"worker": WATCHED["worker"]["environment"]["FINSIGHT_WORKER_METRICS"]}
+    asked = {host: port for host, port in scraped() if host != "localhost"}
+    assert asked.keys() == {"api", "worker", "pushgateway", "node-exporter", "alertmanager"}
+    for host, port in asked.items():
+        assert networks["prometheus"] & networks[host] - {"console"} == {"watch"}, host  # a second address would be a second replica
+        assert places.get(host, f"0.0.0.0:{port}") == f"0.0.0.0:{port}"
+    for name, service in WATCHED.items():
+        assert service["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://jaeger:4318"
+        assert networks[name] & networks["jaeger"] == {"watch"}
+    assert networks["grafana"] & networks["prometheus"] == {"watch", "console"}
+    for name in ("redis", "mlflow", "minio"):  # MLflow has no login
+        assert {other for other in networks if networks[other] & networks[name] - {"console"}} <= {
+            n for n in SERVICES if "core" in SERVICES[n]["profiles"]
+        }
+    (left,) = (mount for mount in WATCHED["worker"]["volumes"])
+    (read,) = SERVICES["node-exporter"]["volumes"]
+    assert (left["source"], left["target"]) == (read["source"], WATCHED["worker"]["environment"]["FINSIGHT_METRICS_DIR"])
+    assert f"--collector.textfile.directory={read['target']}" in SERVICES["node-exporter"]["command"]
+
+
+@pytest.mark.parametrize("profiles", ["core", "core observability"])
+def test_make_up_watches_where_somebody_does(profiles: str) -> None:
+    said = subprocess.check_output(["make", "--dry-run", "images", f"PROFILES={profiles}"], cwd=REPO, text=True)
+    assert ("-f deploy/compose.observability.yaml" in said) == ("--profile observability" in said) == ("observability" in profiles)
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_the_commands_of_our_images_are_commands(name: str) -> None:
-    command = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", word) for word in SERVICES[name]["command"]]
-    main.commands[command[0]].make_context(command[0], command[1:]).close()
-    assert CliRunner().invoke(main, [command[0], "--help"]).exit_code == 0
+    checked = SERVICES[name]["healthcheck"]["test"]
+    for words in [SERVICES[name]["command"], *([checked[2:]] if checked[1] == "finsight" else [])]:
+        command = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", word) for word in words]
+        main.commands[command[0]].make_context(command[0], command[1:]).close()
+        assert CliRunner().invoke(main, [command[0], "--help"]).exit_code == 0
 
 
 def test_the_lines_of_python_in_health_checks_are_python() -> None:
     checks = [service["healthcheck"].get("test", []) for service in SERVICES.values() if "healthcheck" in service]
     lines = [test[-1] for test in checks if test[1:3] == ["python", "-c"]]
-    assert len(lines) == 3
+    assert len(lines) == 2
     for line in lines:
         ast.parse(line)
 
@@ -224,7 +263,7 @@ def test_redis_wants_the_password_of_the_address_and_forgets_nothing(users: Path
         conf = conf.replace(old, new)
     (tmp_path / "redis.conf").write_text(conf)
     address = (users / "redis_url").read_text().strip().replace("redis:6379", f"127.0.0.1:{port}")
-    process = subprocess.Popen([_executable(), tmp_path / "redis.conf"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([executable(), tmp_path / "redis.conf"], stdout=subprocess.DEVNULL)
     try:
         for _ in range(200):
             with Redis(port=port) as client:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -91,32 +92,38 @@ def configured(folder: Path, port: int, ports: list[int]) -> Path:
     return folder / "nginx.conf"
 
 
+@contextmanager
+def running(folder: Path, port: int, ports: list[int]) -> Iterator[ssl.SSLContext]:
+    """nginx over a folder of its own, in front of replicas that answer; what trusts its certificate."""
+    conf, owner = configured(folder, port, ports), {}
+    if os.geteuid() == 0:  # as in its image, nobody special
+        subprocess.run(["chown", "-R", "101:101", folder], check=True)
+        owner = {"user": 101, "group": 101, "extra_groups": []}
+    assert NGINX
+    tested = subprocess.run([NGINX, "-t", "-c", conf, "-e", "stderr"], capture_output=True, text=True, **owner)  # type: ignore[call-overload]
+    assert tested.returncode == 0, tested.stderr
+    assert "warn" not in tested.stderr
+    nginx = subprocess.Popen([NGINX, "-c", conf, "-e", "stderr", "-g", "daemon off;"], **owner)  # type: ignore[call-overload]
+    try:
+        trust = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        wait_for(f"https://127.0.0.1:{port}/readyz", nginx, tls=trust)
+        yield trust
+        nginx.terminate()
+        assert nginx.wait(30) == 0
+    finally:
+        nginx.kill()
+        nginx.wait()
+
+
 @pytest.fixture(scope="module")
 def edge(finished: Project, redis_server: str) -> Iterator[Edge]:
     with tempfile.TemporaryDirectory(prefix="finsight-edge-") as name, ExitStack() as stack:
         folder, port, ports = Path(name), free_port(), [free_port(), free_port()]
-        conf = configured(folder, port, ports)
-        owner = {}
-        if os.geteuid() == 0:  # as in its image, nobody special
-            subprocess.run(["chown", "-R", "101:101", folder], check=True)
-            owner = {"user": 101, "group": 101, "extra_groups": []}
-        assert NGINX
-        tested = subprocess.run([NGINX, "-t", "-c", conf, "-e", "stderr"], capture_output=True, text=True, **owner)  # type: ignore[call-overload]
-        assert tested.returncode == 0, tested.stderr
-        assert "warn" not in tested.stderr
         replicas = [stack.enter_context(replica(finished.root, one, redis_server)) for one in ports]
         for process, one in zip(replicas, ports, strict=True):
             wait_for(f"http://127.0.0.1:{one}/readyz", process)
-        nginx = subprocess.Popen([NGINX, "-c", conf, "-e", "stderr", "-g", "daemon off;"], **owner)  # type: ignore[call-overload]
-        try:
-            trust = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-            wait_for(f"https://127.0.0.1:{port}/readyz", nginx, tls=trust)
+        with running(folder, port, ports) as trust:
             yield Edge(f"https://127.0.0.1:{port}", folder, trust, ports, replicas)
-            nginx.terminate()
-            assert nginx.wait(30) == 0
-        finally:
-            nginx.kill()
-            nginx.wait()
 
 
 def test_both_replicas_answer_over_tls(edge: Edge) -> None:
@@ -153,6 +160,38 @@ def test_a_correlation_id_goes_all_the_way(edge: Edge) -> None:
     ids = [line["correlation_id"] for line in edge.log()]
     assert {"mine-0001", given} <= set(ids)
     assert "a-secret-ticket" not in (edge.folder / "access.log").read_text()
+
+
+class Told(BaseHTTPRequestHandler):
+    """Answers with the headers that came to it, in the place of a replica."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({name.lower(): value for name, value in self.headers.items()}).encode())
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_what_only_the_edge_and_the_service_may_say_is_taken_off() -> None:
+    sent = {
+        "traceparent": f"00-{'1' * 32}-{'2' * 16}-01",
+        "tracestate": "a=b",
+        "Forwarded": "for=198.51.100.1",
+        "X-Real-IP": "198.51.100.1",
+    }
+    with tempfile.TemporaryDirectory(prefix="finsight-edge-") as name, ThreadingHTTPServer(("127.0.0.1", 0), Told) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = free_port()
+        with (
+            running(Path(name), port, [server.server_port]) as trust,
+            httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}") as client,
+        ):
+            came = client.get("/v1/me", headers={**sent, "Accept-Language": "en", "X-Forwarded-For": "198.51.100.1"}).json()
+        server.shutdown()
+    assert not {name.lower() for name in sent} & came.keys()
+    assert (came["accept-language"], came["x-forwarded-for"], came["x-forwarded-proto"]) == ("en", "127.0.0.1", "https")
 
 
 def test_bodies_are_bounded_and_tables_may_be_larger(edge: Edge) -> None:
