@@ -102,7 +102,9 @@ class Cluster:
         one = pod["containers"][0]
         asked = one[kind]
         if "exec" in asked:
-            return self._run(owner, pod, one, asked["exec"]["command"], "probe").ends(20) == 0
+            return (
+                self._run(owner, pod, {**one, "workingDir": "/"}, asked["exec"]["command"], "probe").ends(20) == 0
+            )  # no folder is promised
         (port,) = [each["containerPort"] for each in one["ports"] if each["name"] == asked["httpGet"]["port"]]
         try:  # the kubelet names the pod's address
             answer = httpx.get(f"http://127.0.0.1:{port}{asked['httpGet']['path']}", headers={"Host": f"10.42.0.7:{port}"}, timeout=5)

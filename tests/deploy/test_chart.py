@@ -12,15 +12,30 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from charts import BASE, CASES, Manifest, containers, dangling, documents, helm, kustomized, named, open_ways, pods, tools, unconfined, yaml
+from charts import (
+    BASE,
+    CASES,
+    REPO,
+    Manifest,
+    containers,
+    dangling,
+    documents,
+    helm,
+    kustomized,
+    named,
+    open_ways,
+    pods,
+    tools,
+    unconfined,
+    values,
+    yaml,
+)
 
 pytestmark = pytest.mark.long
 KUBERNETES = ("1.27", "1.37")  # the oldest that Chart.yaml admits, and the newest that the schemas are of
-OPERATORS = {"ExternalSecret", "ServiceMonitor"}  # kinds that Kubernetes itself has not
+OPERATORS = {"ExternalSecret", "PodMonitor", "ServiceMonitor"}  # kinds that Kubernetes itself has not
 # What checkov says of the chart and we don't follow.
 ACCEPTED = {
-    "CKV_K8S_8": "a worker answers nobody: it ends when it can't go on, and is started again",
-    "CKV_K8S_9": "likewise: it takes its jobs itself, nothing is sent to it",
     "CKV_K8S_11": "a limit of processor time only slows down: requests share it; memory has limits",
     "CKV_K8S_15": "a tag is of one version and never moved, a digest can't be; so a node need not ask the registry again",
     "CKV_K8S_35": "settings are read from the environment; /proc/PID/environ is its own user's alone, and jobs get none of the service's",
@@ -91,9 +106,9 @@ def validated(work: Path, made: list[Manifest]) -> list[str]:
 
 _OPERATORS = """
 import { readFileSync } from "node:fs";
-import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import { PodMonitor, ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
 import { ExternalSecret } from "@kubernetes-models/external-secrets/external-secrets.io/v1";
-const kinds = { ServiceMonitor, ExternalSecret };
+const kinds = { PodMonitor, ServiceMonitor, ExternalSecret };
 for (const one of JSON.parse(readFileSync(0))) {
   try { new kinds[one.kind](one).validate(); console.log("ok"); } catch (error) { console.log(error.message); }
 }
@@ -112,12 +127,14 @@ def test_the_operators_take_theirs(cases: dict[str, dict[str, Any]], tmp_path: P
         pytest.skip(f"npm can't install them: {done.stderr[-200:]}")
     (tmp_path / "check.mjs").write_text(_OPERATORS)
     theirs = [one for one in manifests(cases["everything"]) if one["kind"] in OPERATORS]
-    wrong = deepcopy(theirs[1])
-    wrong["spec"]["endpoints" if wrong["kind"] == "ServiceMonitor" else "secretStoreRef"] = 3
-    asked = json.dumps([*theirs, wrong])
+    assert {one["kind"] for one in theirs} == OPERATORS
+    wrong = deepcopy(theirs)
+    for one in wrong:
+        one["spec"][{"ServiceMonitor": "endpoints", "PodMonitor": "selector", "ExternalSecret": "secretStoreRef"}[one["kind"]]] = 3
+    asked = json.dumps([*theirs, *wrong])
     said = subprocess.run(["node", "check.mjs"], cwd=tmp_path, input=asked, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert said[:-1] == ["ok", "ok"]
-    assert "must be" in said[-1]
+    assert said[: len(theirs)] == ["ok"] * len(theirs)
+    assert all("must be" in one for one in said[len(theirs) :])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -147,6 +164,36 @@ def test_each_case_has_what_it_is_of(cases: dict[str, dict[str, Any]]) -> None:
     ports = {rule["ports"][0]["port"] for rule in external["NetworkPolicy/finsight-api"]["spec"]["egress"]}
     assert ports == {53, 6380, 443}
     assert external["Ingress/finsight-api"]["metadata"]["annotations"]["nginx.ingress.kubernetes.io/enable-owasp-core-rules"] == "true"
+
+
+def test_prometheus_reaches_the_workers_and_nobody_else_does(cases: dict[str, dict[str, Any]]) -> None:
+    everything = named(manifests(cases["everything"]))
+    (worker,) = everything["Deployment/finsight-worker"]["spec"]["template"]["spec"]["containers"]
+    (port,) = worker["ports"]
+    assert {"name": "FINSIGHT_WORKER_METRICS", "value": f"0.0.0.0:{port['containerPort']}"} in worker["env"]
+    (asking,) = everything["NetworkPolicy/finsight-worker"]["spec"]["ingress"]
+    assert asking["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+    assert asking["from"] == values("everything")["networkPolicy"]["metricsFrom"]
+    asked = everything["PodMonitor/finsight-worker"]["spec"]
+    assert asked["selector"] == everything["Deployment/finsight-worker"]["spec"]["selector"]
+    assert [one["port"] for one in asked["podMetricsEndpoints"]] == [port["name"]]
+    jobs = {
+        each["replacement"]
+        for kind in ("PodMonitor/finsight-worker", "ServiceMonitor/finsight-api")
+        for each in _relabelled(everything[kind])
+    }
+    rules = "".join(path.read_text() for path in (REPO / "deploy/prometheus/rules").glob("*.yml"))
+    assert jobs == set(re.findall(r'job="([\w-]+)"', rules))
+
+
+def _relabelled(monitor: Manifest) -> list[dict[str, str]]:
+    spec = monitor["spec"]
+    return [
+        each
+        for one in spec.get("endpoints", spec.get("podMetricsEndpoints"))
+        for each in one["relabelings"]
+        if each["targetLabel"] == "job"
+    ]
 
 
 def test_no_secret_is_in_a_manifest(cases: dict[str, dict[str, Any]]) -> None:

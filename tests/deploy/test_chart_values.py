@@ -19,6 +19,15 @@ from finsight.service.meters import Meters
 from finsight.settings import Settings
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+# Settings that a pod is not told by `settings`, beside those that are secret.
+ELSEWHERE = {
+    "FINSIGHT_CACHE": "the chart's own volume",
+    "MLFLOW_TRACKING_URI": "mlflow.url, or the chart's own MLflow",
+    "AWS_ENDPOINT_URL": "s3.endpoint",
+    "FINSIGHT_SERVICE_METRICS": "the service is asked at its own port, with a credential; its NetworkPolicy closes every other",
+    "FINSIGHT_WORKER_METRICS": "the chart's own, since NetworkPolicy and PodMonitor name the port",
+    "FINSIGHT_METRICS_DIR": "no node_exporter looks into a pod; FINSIGHT_PUSHGATEWAY is for those that end",
+}
 # Variables that others read: git, DVC, MLflow, boto3, the C library.
 OTHERS = {
     "HOME", "USER", "GIT_TERMINAL_PROMPT", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "DVC_SITE_CACHE_DIR",
@@ -32,6 +41,10 @@ def read_by_finsight() -> set[str]:
     settings = {str(field.validation_alias or f"FINSIGHT_{name.upper()}") for name, field in Settings.model_fields.items()}
     early = re.findall(r'environ(?:\.get\(|\[)"(FINSIGHT_\w+)"', (REPO / "src/finsight/environment.py").read_text())
     return settings | set(early)
+
+
+def secret_settings() -> set[str]:
+    return {f"FINSIGHT_{name.upper()}" for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
 
 
 def wrong(found: Any) -> list[str]:
@@ -104,7 +117,9 @@ def test_every_value_is_in_the_schema() -> None:
         ({"ingress": {"firewall": True}}, "ingress.controller"),
         ({"images": {"serving": {"digest": "sha256:abc"}}}, "images.serving.digest"),
         ({"api": {"autoscaling": {"textsWaiting": "many"}}}, "textsWaiting"),
-        ({"api": {"probes": {"startup": "/metrics"}}}, "startup"),
+        ({"api": {"probes": {"startSeconds": 5}}}, "api.probes.startSeconds"),
+        ({"settings": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:password@collector:4318"}}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({"settings": {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=a secret"}}, "OTEL_EXPORTER_OTLP_HEADERS"),
         ({"networkPolicy": {"egress": {"everything": {"to": []}}}}, "everything"),
         ({"networkPolicy": {"egress": {"s3": {"to": [{}]}}}}, "networkPolicy.egress.s3.to.0"),
         ({"api": {"disruptionBudget": {"maxUnavailable": 1, "minAvailable": 1}}}, "disruptionBudget"),
@@ -115,7 +130,15 @@ def test_what_is_wrong_is_refused(change: dict[str, Any], said: str) -> None:
 
 
 def test_settings_are_variables_that_finsight_reads() -> None:
-    assert set(SCHEMA["properties"]["settings"]["properties"]) <= read_by_finsight()
+    from opentelemetry.sdk import environment_variables
+
+    assert set(SCHEMA["properties"]["settings"]["properties"]) <= read_by_finsight() | set(vars(environment_variables))
+
+
+def test_every_setting_can_be_told() -> None:
+    """By `settings`, by the Secret, or by what ELSEWHERE names."""
+    told = {name for name in SCHEMA["properties"]["settings"]["properties"] if not name.startswith("OTEL_")}
+    assert told == read_by_finsight() - secret_settings() - ELSEWHERE.keys()
 
 
 def test_variables_of_the_templates_are_read() -> None:
@@ -129,7 +152,7 @@ def test_variables_of_the_templates_are_read() -> None:
 
 def test_secrets_are_the_settings_that_are_secret() -> None:
     """None of them can be given as a value; each comes from the Secret, to those alone that need it."""
-    secret = {f"FINSIGHT_{name.upper()}" for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    secret = secret_settings()
     assert not secret & set(SCHEMA["properties"]["settings"]["properties"])
     templates = {name: (CHART / f"templates/{name}.yaml").read_text() for name in ("api", "worker", "training")}
     assert secret == {name for name in secret if any(name in text for text in templates.values())}

@@ -152,7 +152,11 @@ def test_the_service_predicts_is_measured_and_ends(trained: Cluster, repository:
     assert (trained.folder / "Deployment-finsight-worker/volumes/work/finsight" / CORPUS).read_bytes() == (
         repository.root / CORPUS
     ).read_bytes()
+    assert not trained.probe(WORKER, "livenessProbe")
     worker = trained.start(WORKER, "worker")
+    trained.wait(WORKER, worker)
+    assert trained.probe(WORKER, "livenessProbe")
+    assert trained.probe(WORKER, "readinessProbe")
     with httpx.Client(base_url="http://127.0.0.1:8080", headers={"X-API-Key": KEY}, timeout=60) as client:
         answer = client.post("/v1/predict", json={"texts": ["Operating profit rose to EUR 13.1 mn."]})
         assert answer.status_code == 200, answer.text
@@ -160,6 +164,7 @@ def test_the_service_predicts_is_measured_and_ends(trained: Cluster, repository:
         _measured(client)
         _scored(client)
         _validated(client)
+    assert 'finsight_job_attempts_total{kind="validate",outcome="succeeded"} 1.0' in httpx.get("http://127.0.0.1:9109/metrics").text
     assert worker.stop(30) == 0, worker.said()
     assert api.stop(60) == 0, api.said()
 
