@@ -16,12 +16,12 @@ from finsight.errors import FinsightError
 
 HIDDEN = "[hidden]"
 _TEXTS = frozenset({"text", "texts", "line", "body", "payload", "content"})
-_SECRETS = re.compile(r"(^|_)(password|passwd|secret|token|key|cookie|authorization|credentials?|ticket|headers)$")
+_SECRETS = re.compile(r"(password|passwd|secret|token|key|cookie|authorization|credentials?|ticket|headers)$")
 _FORMS = (
     r"fsk_[0-9a-f]{24}_[A-Za-z0-9_-]+",  # a key of the service
-    r"(?<=earer )[A-Za-z0-9._~+/=-]{8,}",
-    r"(?<=asic )[A-Za-z0-9+/=]{8,}",
-    r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON web token
+    r"(?<=earer)(?:\s|%20|\+)+[A-Za-z0-9._~+/=-]{8,}",
+    r"(?<=asic)(?:\s|%20|\+)+[A-Za-z0-9+/=]{8,}",
+    r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*",  # a JSON web token, or what looks like one: to ask for its dots could take minutes
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     r"AGE-SECRET-KEY-1[0-9A-Z]+",
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",

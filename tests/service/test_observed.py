@@ -90,6 +90,18 @@ def test_drift_is_that_of_the_latest_predictions_against_the_training_rows() -> 
     assert value("finsight_predictions_total", label="neutral") == WINDOW // 3
 
 
+def test_without_predictions_there_is_no_drift() -> None:
+    predicted = Predicted()
+    predicted.begin(LABELS, {}, Reference([10, 2000, 10], [0, 0, 5, 5, 10, 20, 40, 60, 200, 400]))
+    value = of(predicted)
+    assert value("finsight_prediction_drift_rows") == 0
+    for what in ("labels", "confidence"):
+        assert value("finsight_prediction_drift_psi", of=what) is None
+    predicted.saw(sure(0, 0.5))
+    for what in ("labels", "confidence"):
+        assert value("finsight_prediction_drift_psi", of=what) == 0
+
+
 @pytest.mark.parametrize("export", ['{"bundle_sha256": "another"}', "{}", "no JSON"])
 def test_reports_of_another_bundle_are_no_reference(in_folder: Path, export: str) -> None:
     (in_folder / "dvc.yaml").touch()
