@@ -48,7 +48,8 @@ def beating(folder: Path, stop: Callable[[], bool]) -> Iterator[Callable[[], boo
 def silences(folder: Path) -> dict[str, float]:
     """The workers of this host that a folder knows and that live, with the seconds since each one's last sign."""
     found = {}
-    for path in sorted(folder.glob(f"{socket.gethostname()}-*")):
+    here = (path for path in sorted(folder.glob("*")) if path.name.rpartition("-")[0] == socket.gethostname())  # and not HOST-2-PID
+    for path in here:
         with suppress(FileNotFoundError), path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
