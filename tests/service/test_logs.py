@@ -1,5 +1,6 @@
 """What services log: by lines of JSON, with the correlation id, and without what is nobody's business."""
 
+import gc
 import json
 import logging
 import os
@@ -197,3 +198,30 @@ def test_outside_of_a_request_there_is_no_correlation_id(lines: Any) -> None:
     LOG.warning("by itself")
     (line,) = said()
     assert "correlation_id" not in line
+
+
+def test_what_ends_a_thread_or_a_task_unforeseen_is_a_line_without_its_words(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+    import threading
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    said = lines()
+
+    async def fail() -> None:
+        raise RuntimeError(TEXT)
+
+    async def forget() -> None:
+        task = asyncio.ensure_future(fail())
+        await asyncio.wait([task])
+
+    asyncio.run(forget())
+    gc.collect()
+    thread = threading.Thread(target=lambda: asyncio.run(fail()))
+    thread.start()
+    thread.join()
+    sys.excepthook(RuntimeError, RuntimeError(TEXT), None)
+    found = said()
+    assert [line["event"] for line in found] == ["Task exception was never retrieved", *["ended by what nobody foresaw"] * 2]
+    assert all(line["exception"].endswith("RuntimeError: [hidden]") for line in found)
+    assert TEXT not in str(found)
