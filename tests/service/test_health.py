@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,9 @@ def test_what_a_killed_worker_leaves_behind_is_no_worker(tmp_path: Path, monkeyp
             other.setattr("socket.gethostname", lambda: f"{name}-2")
             stack.enter_context(beating(tmp_path, lambda: True))  # of another host, over the same folder
         assert len(alive(tmp_path)) == 1
+        with pytest.raises(FinsightError, match="give each container a hostname of its own"), beating(tmp_path, lambda: True):
+            pass
+        assert alive(tmp_path) == [f"{name}-{os.getpid()}"]
     with pytest.raises(FinsightError):
         alive(tmp_path)
 
@@ -304,3 +308,20 @@ def test_a_worker_lives_while_redis_is_away_and_is_ready_once_it_is_back(in_fold
             worker.terminate()
             assert worker.wait(20) == 0
     assert list((in_folder / ".service/workers").iterdir()) == []
+
+
+@pytest.mark.long
+def test_a_workers_warnings_are_heard_where_nothing_less_is(in_folder: Path, redis_url: str) -> None:
+    (in_folder / "dvc.yaml").write_text("stages: {}")
+    with ExitStack() as stack:
+        with suppress(OSError):  # taken by another: so much the better
+            stack.enter_context(socket.create_server(("127.0.0.1", 9109)))
+        environment = {**os.environ, "FINSIGHT_REDIS_URL": redis_url, "FINSIGHT_LOG_LEVEL": "warning"}
+        command = [sys.executable, "-m", "finsight.cli", "worker"]
+        worker = stack.enter_context(subprocess.Popen(command, cwd=in_folder, env=environment, stderr=subprocess.PIPE, text=True))
+        assert worker.stderr
+        line = json.loads(worker.stderr.readline())
+        worker.terminate()
+        assert worker.wait(30) == 0
+    assert line["level"] == "warning"
+    assert line["event"].startswith("FINSIGHT_WORKER_METRICS: something listens on 127.0.0.1:9109")
