@@ -157,3 +157,15 @@ def test_all_that_hang_are_waited_for_together() -> None:
     over.set()
     assert found == ["wrong"] * 6
     assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.long
+def test_a_broken_configuration_of_dvc_is_more_than_a_lack_of_a_remote(in_folder: Path) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    with pytest.raises(AdviceError, match="no default remote"):
+        check_systems.dvc_remote()
+    Path(".dvc/config").write_text("[core")
+    with pytest.raises(FinsightError, match=r"^\.dvc/config can't be read: configuration error") as raised:
+        check_systems.dvc_remote()
+    assert not isinstance(raised.value, AdviceError)
