@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import Any
 
 from finsight import redaction, tracing
@@ -13,7 +14,7 @@ _OURS = "finsight"
 
 
 def begin(service: str, settings: Settings) -> None:
-    """Have all that is logged in this process from now on written to standard error.
+    """Have all that is logged in this process from now on written to standard error, and what ends it or a thread of it unforeseen.
 
     Of others' loggers warnings and errors are; of ours what FINSIGHT_LOG_LEVEL says.
 
@@ -43,6 +44,14 @@ def begin(service: str, settings: Settings) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     ours.setLevel(settings.log_level.upper())
+    sys.excepthook = lambda _kind, error, _trace: _ended(error)
+    threading.excepthook = lambda about: _ended(about.exc_value)
+
+
+def _ended(error: BaseException | None) -> None:
+    """Python itself would write an error with its words, whatever they repeat."""
+    if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        logging.getLogger(_OURS).critical("ended by what nobody foresaw", exc_info=error)
 
 
 class _Identified:
@@ -58,6 +67,8 @@ class _Identified:
 
 def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     raised = event.pop("exc_info", None)
+    if raised and event.get("logger") == "asyncio":  # further lines repeat the words of the error
+        event["event"] = str(event["event"]).partition("\n")[0]
     shown = {name: redaction.field(name, value) for name, value in event.items()}
     if raised is True:
         raised = sys.exc_info()

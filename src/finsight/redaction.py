@@ -1,7 +1,7 @@
 """What logs and traces must not show: secrets, and the texts that clients send.
 
-A secret is known by its form, or because it is the value of a variable that holds one. An error's words are shown where they are our own,
-written to be read by whoever made it; a library's may repeat what it was given. FINSIGHT_LOG_TEXTS=true shows those, too.
+A secret is known by its form, or because it is the value of a variable, or of the file that one names. An error's words are shown where
+they are our own, written to be read by whoever made it; a library's may repeat what it was given. FINSIGHT_LOG_TEXTS=true shows those, too.
 """
 
 from __future__ import annotations
@@ -9,24 +9,29 @@ from __future__ import annotations
 import os
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from finsight.errors import FinsightError
 
 HIDDEN = "[hidden]"
 _TEXTS = frozenset({"text", "texts", "line", "body", "payload", "content"})
-_SECRETS = re.compile(r"(^|_)(password|passwd|secret|token|key|cookie|authorization|credentials?|ticket|headers)$")
+_SECRETS = re.compile(r"(password|passwd|secret|token|key|cookie|authorization|credentials?|ticket|headers)$")
 _FORMS = (
     r"fsk_[0-9a-f]{24}_[A-Za-z0-9_-]+",  # a key of the service
-    r"(?<=earer )[A-Za-z0-9._~+/=-]{8,}",
-    r"(?<=asic )[A-Za-z0-9+/=]{8,}",
-    r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON web token
+    r"(?:(?<=(?i:earer)[\s+])|(?<=(?i:earer)%20))\s*[A-Za-z0-9._~+/=-]{8,}",
+    r"(?:(?<=(?i:asic)[\s+])|(?<=(?i:asic)%20))\s*[A-Za-z0-9+/=]{8,}",
+    r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*",  # a JSON web token, or what looks like one: to ask for its dots could take minutes
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     r"AGE-SECRET-KEY-1[0-9A-Z]+",
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
-    r"(?<=://)[^/\s@]+(?=@)",  # user and password of an address
-    r"(?<=[?&])(?:X-Amz-(?:Signature|Credential|Security-Token)|ticket|code|state|token)=[^&\s\"']+",
+    r"(?<=://)[^/?#\s]+(?=@)",  # user and password of an address; the last @ ends them
+    r"(?:(?<=[?&])|(?<=%3F)|(?<=%26))(?:X-Amz-(?:Signature|Credential|Security-Token)|ticket|code|state|[a-z_]*(?:token|secret))(?:=|%3D)"
+    r"[^&\s\"']+",
 )
 _SHORTEST = 6  # characters: a shorter value of a variable would be found in words that are none
 
@@ -57,11 +62,13 @@ def words(error: BaseException) -> str:
 def frames(error: BaseException) -> str:
     """Where an error and what led to it came from, as a traceback whose last lines are :func:`words`."""
     chain, seen = [], error
+    told = set[int]()  # errors that lead to each other have no first one
     while True:
+        told.add(id(seen))
         lines = "".join(traceback.format_tb(seen.__traceback__))
         chain.append(f"Traceback (most recent call last):\n{lines}{type(seen).__name__}: {words(seen)}")
         before = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-        if before is None:
+        if before is None or id(before) in told:
             return scrubbed("\n\nwhich led to\n\n".join(reversed(chain)))
         seen = before
 
@@ -73,5 +80,22 @@ def _texts_shown() -> bool:
 @cache
 def _secrets() -> re.Pattern[str]:
     """Made once: what the environment holds at the start is what this process works with."""
-    held = {value for name, value in os.environ.items() if _SECRETS.search(name.lower()) and len(value) >= _SHORTEST and "\n" not in value}
+    held = {value for value in _held() if len(value) >= _SHORTEST and "\n" not in value}
+    held |= {quote(value, safe="") for value in held}
     return re.compile("|".join([*(re.escape(value) for value in sorted(held, key=len, reverse=True)), *_FORMS]))
+
+
+def _held() -> Iterator[str]:
+    """The secrets of variables, and of the files that others name for one."""
+    for variable, value in os.environ.items():
+        name = variable.removesuffix("_FILE")
+        if not _SECRETS.search(name.lower()):
+            continue
+        if name != variable:
+            with suppress(OSError, UnicodeError):
+                if Path(value).is_file():  # what a pipe gives is given once, to whoever needs it
+                    yield Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+            continue
+        yield value
+        if name.lower().endswith("headers"):  # several, as name=value,name=value
+            yield from (re.split("[=:]", one, maxsplit=1)[-1].strip() for one in value.split(","))

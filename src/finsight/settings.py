@@ -212,6 +212,10 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"sqlite:///{project_root() / 'mlflow.db'}"
 
 
+SECRETS = tuple(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation))
+"""The settings that may stand in a file."""
+
+
 def load_settings() -> Settings:
     """The settings of this process.
 

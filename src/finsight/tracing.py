@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -72,10 +73,12 @@ def start(role: str) -> None:
 
 
 def stop() -> None:
-    """Send what has not been sent, and trace no more."""
+    """Send what has not been sent, and trace no more; a collector that does not answer is waited for once, whatever is left."""
     global _provider, _tracer
     if _provider:
-        _provider.shutdown()
+        ending = threading.Thread(target=_provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(_FLUSH + 1)
     _provider = _tracer = None
 
 

@@ -1,5 +1,8 @@
 """Health while dependencies go and come: a service over a live Redis, MLflow and S3, each stopped in turn."""
 
+import asyncio
+import gc
+import json
 import os
 import signal
 import socket
@@ -7,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,27 @@ def test_one_that_hangs_holds_up_nobody_and_is_asked_once() -> None:
     assert found["dependencies"]["redis"] == {"ok": False, "seconds": pytest.approx(PATIENCE, abs=1), "detail": "it has not answered yet"}
     assert found["dependencies"]["mlflow"]["ok"]
     assert found["ready"] == {"predictions": True, "jobs": False, "scorings": False, "models": True, "credentials": False}
+
+
+def test_waiting_for_one_that_hangs_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsight.service.checks.PATIENCE", 0.0)
+    over = threading.Event()
+    checks = Checks({"redis": lambda: str(over.wait(30))})
+
+    def futures() -> int:
+        gc.collect()
+        return sum(isinstance(one, asyncio.Future) for one in gc.get_objects())
+
+    async def ask() -> int:
+        await checks.findings()
+        before = futures()
+        for _ in range(500):
+            assert not (await checks.findings())["redis"].ok
+        return futures() - before
+
+    left = asyncio.run(ask())
+    over.set()
+    assert left < 10
 
 
 def test_what_it_said_is_for_this_host_and_those_who_may_read_metrics() -> None:
@@ -224,17 +248,23 @@ def test_a_redis_that_is_no_redis_is_told_in_one_line(tmp_path: Path) -> None:
         redis_answers(url)
 
 
-def test_what_a_killed_worker_leaves_behind_is_no_worker(tmp_path: Path) -> None:
+def test_what_a_killed_worker_leaves_behind_is_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from finsight.adapters.heartbeat import alive, beating
 
-    (tmp_path / f"{socket.gethostname()}-{os.getpid()}").touch()  # and its number is another process's by now
+    name = socket.gethostname()
+    (tmp_path / f"{name}-{os.getpid()}").touch()  # and its number is another process's by now
     with pytest.raises(FinsightError, match="no worker of this host runs"):
         alive(tmp_path)
-    with beating(tmp_path, lambda: True) as stop:
+    with ExitStack() as stack, beating(tmp_path, lambda: True) as stop:
         assert stop()
         assert alive(tmp_path) == [f"{socket.gethostname()}-{os.getpid()}"]
-        (tmp_path / "elsewhere-1").touch()
+        with monkeypatch.context() as other:
+            other.setattr("socket.gethostname", lambda: f"{name}-2")
+            stack.enter_context(beating(tmp_path, lambda: True))  # of another host, over the same folder
         assert len(alive(tmp_path)) == 1
+        with pytest.raises(FinsightError, match="give each container a hostname of its own"), beating(tmp_path, lambda: True):
+            pass
+        assert alive(tmp_path) == [f"{name}-{os.getpid()}"]
     with pytest.raises(FinsightError):
         alive(tmp_path)
 
@@ -278,3 +308,20 @@ def test_a_worker_lives_while_redis_is_away_and_is_ready_once_it_is_back(in_fold
             worker.terminate()
             assert worker.wait(20) == 0
     assert list((in_folder / ".service/workers").iterdir()) == []
+
+
+@pytest.mark.long
+def test_a_workers_warnings_are_heard_where_nothing_less_is(in_folder: Path, redis_url: str) -> None:
+    (in_folder / "dvc.yaml").write_text("stages: {}")
+    with ExitStack() as stack:
+        with suppress(OSError):  # taken by another: so much the better
+            stack.enter_context(socket.create_server(("127.0.0.1", 9109)))
+        environment = {**os.environ, "FINSIGHT_REDIS_URL": redis_url, "FINSIGHT_LOG_LEVEL": "warning"}
+        command = [sys.executable, "-m", "finsight.cli", "worker"]
+        worker = stack.enter_context(subprocess.Popen(command, cwd=in_folder, env=environment, stderr=subprocess.PIPE, text=True))
+        assert worker.stderr
+        line = json.loads(worker.stderr.readline())
+        worker.terminate()
+        assert worker.wait(30) == 0
+    assert line["level"] == "warning"
+    assert line["event"].startswith("FINSIGHT_WORKER_METRICS: something listens on 127.0.0.1:9109")

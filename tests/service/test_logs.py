@@ -1,10 +1,12 @@
 """What services log: by lines of JSON, with the correlation id, and without what is nobody's business."""
 
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,11 @@ def test_by_default_requests_are_no_lines(lines: Any) -> None:
         ("AGE-SECRET-KEY-1QQQQQQQQ", "[hidden]"),
         ("GET /x?X-Amz-Signature=abc&y=1", "GET /x?[hidden]&y=1"),
         ("-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----", "[hidden]"),
+        ("asked redis://admin:p@ss@host/0?a=b@c", "asked redis://[hidden]@host/0?a=b@c"),
+        ("BEARER  abcdefgh.ijkl", "BEARER [hidden]"),
+        ("next=%2Fx%3Fticket%3Dabcdef HTTP/1.1", "next=%2Fx%3F[hidden] HTTP/1.1"),
+        ("Authorization%3A%20Bearer%20abcdefgh.ijkl", "Authorization%3A%20Bearer%20[hidden]"),
+        ("POST /token?a=1&client_secret=abc&refresh_token=d", "POST /token?a=1&[hidden]&[hidden]"),
         ("nothing secret: models:/finsight@champion", "nothing secret: models:/finsight@champion"),
     ],
 )
@@ -89,9 +96,42 @@ def test_secrets_are_known_by_their_form(said: str, shown: str) -> None:
     assert redaction.scrubbed(said) == shown
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Variables whose secrets are known within the test."""
+    redaction._secrets.cache_clear()
+    yield monkeypatch
+    redaction._secrets.cache_clear()
+
+
+def test_secrets_of_variables_and_their_files_are_known_by_their_value(held: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("key-of-a-file\n")
+    held.setenv("FINSIGHT_API_KEY_FILE", str(tmp_path / "key"))
+    held.setenv("FINSIGHT_OIDC_CLIENT_SECRET_FILE", str(tmp_path / "not-there"))
+    held.setenv("SMTP_PASSWORD", "pass/word")
+    held.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-one=first-one,x-two:second-one")
+    said = f"key-of-a-file in {tmp_path}/key, pass/word, pass%2Fword, first-one, second-one"
+    assert redaction.scrubbed(said) == f"[hidden] in {tmp_path}/key, [hidden], [hidden], [hidden], [hidden]"
+
+
+@pytest.mark.parametrize("piece", ["eyJ", "eyJa.", "Bearer ", "://a", "-----BEGIN PRIVATE KEY-----", "?token", "%3Fcode", "fsk_", "key "])
+def test_a_long_text_is_looked_through_at_once(piece: str) -> None:
+    began = time.process_time()
+    redaction.scrubbed(piece * (200_000 // len(piece)))
+    assert time.process_time() - began < 2
+
+
+def test_errors_that_lead_to_each_other_are_told_once() -> None:
+    first, second = ParamsError("first"), ParamsError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert redaction.frames(first).count("ParamsError: ") == 2
+
+
 def test_fields_are_hidden_by_their_name() -> None:
     given = {
         "api_key": "x",
+        "X-API-Key": "x",
+        "accessToken": "x",
         "texts": ["a"],
         "status": 200,
         "nested": {"password": "p", "url": "http://a:b@c"},
@@ -102,6 +142,8 @@ def test_fields_are_hidden_by_their_name() -> None:
     hidden = redaction.HIDDEN
     assert shown == {
         "api_key": hidden,
+        "X-API-Key": hidden,
+        "accessToken": hidden,
         "texts": hidden,
         "status": 200,
         "nested": {"password": hidden, "url": f"http://{hidden}@c"},
@@ -156,3 +198,30 @@ def test_outside_of_a_request_there_is_no_correlation_id(lines: Any) -> None:
     LOG.warning("by itself")
     (line,) = said()
     assert "correlation_id" not in line
+
+
+def test_what_ends_a_thread_or_a_task_unforeseen_is_a_line_without_its_words(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+    import threading
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    said = lines()
+
+    async def fail() -> None:
+        raise RuntimeError(TEXT)
+
+    async def forget() -> None:
+        task = asyncio.ensure_future(fail())
+        await asyncio.wait([task])
+
+    asyncio.run(forget())
+    gc.collect()
+    thread = threading.Thread(target=lambda: asyncio.run(fail()))
+    thread.start()
+    thread.join()
+    sys.excepthook(RuntimeError, RuntimeError(TEXT), None)
+    found = said()
+    assert [line["event"] for line in found] == ["Task exception was never retrieved", *["ended by what nobody foresaw"] * 2]
+    assert all(line["exception"].endswith("RuntimeError: [hidden]") for line in found)
+    assert TEXT not in str(found)

@@ -1,6 +1,9 @@
 """What service and worker count: predictions and their drift, the queue, jobs, the machine; and where it is shown."""
 
+import asyncio
 import os
+import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from conftest import LABELS
-from finsight.adapters.gpus import gpus
+from finsight.adapters.gpus import GpuUse, gpus
 from finsight.adapters.jobs import Work
 from finsight.adapters.machine_use import MachineUse
 from finsight.adapters.metrics_listener import TakenError, shown
@@ -28,6 +31,7 @@ from finsight.service.worker import Worker
 from finsight.service_ports import Backlog, Lease
 from memory_queue import MemoryQueue
 from servers import free_port
+from shell_workers import until
 
 
 def sure(label: int, confidence: float, n: int = 1) -> NDArray[np.float64]:
@@ -90,6 +94,18 @@ def test_drift_is_that_of_the_latest_predictions_against_the_training_rows() -> 
     assert value("finsight_predictions_total", label="neutral") == WINDOW // 3
 
 
+def test_without_predictions_there_is_no_drift() -> None:
+    predicted = Predicted()
+    predicted.begin(LABELS, {}, Reference([10, 2000, 10], [0, 0, 5, 5, 10, 20, 40, 60, 200, 400]))
+    value = of(predicted)
+    assert value("finsight_prediction_drift_rows") == 0
+    for what in ("labels", "confidence"):
+        assert value("finsight_prediction_drift_psi", of=what) is None
+    predicted.saw(sure(0, 0.5))
+    for what in ("labels", "confidence"):
+        assert value("finsight_prediction_drift_psi", of=what) == 0
+
+
 @pytest.mark.parametrize("export", ['{"bundle_sha256": "another"}', "{}", "no JSON"])
 def test_reports_of_another_bundle_are_no_reference(in_folder: Path, export: str) -> None:
     (in_folder / "dvc.yaml").touch()
@@ -116,6 +132,45 @@ def test_the_queue_is_watched_and_what_is_not_known_is_not_there() -> None:
     watch._queue = Away()  # type: ignore[assignment]
     watch.look()
     assert (value("finsight_jobs_waiting"), value("finsight_queue_up")) == (None, 0)
+
+
+def test_the_queue_is_watched_on_after_what_nobody_foresaw(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd:
+        def __init__(self) -> None:
+            self.answers = iter([ValueError("no Lua"), ValueError("no Lua"), Backlog(1, 0, 0, 0.0)])
+
+        def backlog(self) -> Backlog:
+            answer = next(self.answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    watch = QueueWatch(Odd(), every=0.01)  # type: ignore[arg-type]
+    value = of(watch)
+
+    async def lives() -> None:
+        async with watch.running():
+            while value("finsight_queue_up") is None:
+                await asyncio.sleep(0.001)
+            assert value("finsight_queue_up") == 0
+            while value("finsight_jobs_waiting") != 1:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(lives(), 10))
+    assert len([one for one in caplog.records if one.levelname == "ERROR" and "looked at" in one.message]) == 1
+
+
+def test_a_worker_says_that_its_queue_answered_while_the_job_runs(tmp_path: Path) -> None:
+    queue, seen = MemoryQueue(), []
+    queue.submit(Order(Kind.TRAIN, {}, "a", "b"))
+
+    def work(_: Job) -> Work:
+        seen.append(worker.meters.registry.get_sample_value("finsight_worker_queue_up"))
+        return Work([], tmp_path, {})
+
+    worker = Worker(queue, work)  # type: ignore[arg-type]
+    assert worker.once(lambda: False)
+    assert seen == [1]
 
 
 def test_a_worker_counts_its_attempts(tmp_path: Path) -> None:
@@ -162,6 +217,40 @@ def test_the_machine_shows_what_it_has_and_nothing_else(tmp_path: Path) -> None:
     assert value("finsight_machine_cpu_seconds_total", mode="user")
     text = generate_latest(MachineUse({})).decode()
     assert ("\nfinsight_gpu_busy_ratio{" in text) == bool(gpus())
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no /proc/diskstats"), PermissionError(13, "hidden")])
+def test_what_a_sandbox_hides_takes_nothing_from_the_rest(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(**_: Any) -> None:
+        raise error
+
+    for name in ("cpu_times", "disk_io_counters", "net_io_counters"):
+        monkeypatch.setattr(f"psutil.{name}", hidden)
+    value = of(MachineUse({"here": tmp_path}))
+    assert value("finsight_machine_memory_size_bytes")
+    assert value("finsight_disk_free_bytes", place="here")
+    assert value("finsight_machine_network_bytes_total", direction="sent") is None
+
+
+def test_a_driver_that_hangs_is_asked_once_and_holds_up_no_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, asked = threading.Event(), []
+
+    def hang() -> list[GpuUse]:
+        asked.append(1)
+        over.wait(30)
+        return [GpuUse("GPU-1", 0.5, None, None, None, None)]
+
+    monkeypatch.setattr("finsight.adapters.machine_use.gpus", lambda: ["GPU-1"])
+    monkeypatch.setattr("finsight.adapters.machine_use.gpu_use", hang)
+    monkeypatch.setattr("finsight.adapters.machine_use._PATIENCE", 0.05, raising=False)
+    value = of(MachineUse({}))
+    began = time.monotonic()
+    for _ in range(5):
+        assert value("finsight_gpu_busy_ratio", gpu="GPU-1") is None
+    assert time.monotonic() - began < 5
+    assert asked == [1]
+    over.set()
+    until(lambda: value("finsight_gpu_busy_ratio", gpu="GPU-1") == 0.5)
 
 
 def test_what_a_gpu_does_not_measure_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

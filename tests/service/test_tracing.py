@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +176,20 @@ def test_a_collector_that_is_away_costs_no_answer_and_little_time(
     began = time.monotonic()
     tracing.stop()
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.long
+def test_a_collector_that_takes_and_never_answers_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+        tracing.start("api")
+        for _ in range(2048):
+            with tracing.span("x"):
+                pass
+        began = time.monotonic()
+        tracing.stop()
+        assert time.monotonic() - began < 9
 
 
 @pytest.mark.long

@@ -132,3 +132,40 @@ def test_mlflows_database_is_told_from_what_is_none(in_folder: Path) -> None:
     Path("mlflow.db").write_text("no database, and long enough to be told from an empty one " * 20)
     with pytest.raises(UnreachableError, match=r"^mlflow\.db: .*; is it MLflow's database"):
         check_systems.mlflow()
+
+
+@pytest.mark.parametrize("uri", ["postgresql://u:s3cret@db/mlflow", "mlflow.example:5000", "file:./mlruns", "sqlite://"])
+def test_an_address_that_is_no_mlflow_is_not_taken_for_a_database_to_be_made(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(FinsightError, match="MLFLOW_TRACKING_URI: expected") as raised:
+        check_systems.mlflow()
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_secret_may_stand_in_a_file_and_nothing_else(monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> None:
+    Path("key").write_text(SECRET)
+    monkeypatch.setenv("FINSIGHT_API_KEY_FILE", "key")
+    assert check_settings.settings() == "api_key_file"
+    monkeypatch.setenv("FINSIGHT_LIMITS_FILE", "key")
+    with pytest.raises(ParamsError, match="FINSIGHT_LIMITS_FILE: no such setting"):
+        check_settings.settings()
+
+
+def test_all_that_hang_are_waited_for_together() -> None:
+    over, began = threading.Event(), time.monotonic()
+    found = [one.state for one in check_up({str(n): lambda: str(over.wait(20)) for n in range(6)}, 0.3)]
+    over.set()
+    assert found == ["wrong"] * 6
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.long
+def test_a_broken_configuration_of_dvc_is_more_than_a_lack_of_a_remote(in_folder: Path) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    with pytest.raises(AdviceError, match="no default remote"):
+        check_systems.dvc_remote()
+    Path(".dvc/config").write_text("[core")
+    with pytest.raises(FinsightError, match=r"^\.dvc/config can't be read: configuration error") as raised:
+        check_systems.dvc_remote()
+    assert not isinstance(raised.value, AdviceError)

@@ -63,7 +63,8 @@ def mlflow_answers(uri: str) -> str:
 
 
 def _database(uri: str) -> str:
-    path = Path(uri.partition(":///")[2])
+    if not uri.startswith("sqlite") or not (path := Path(uri.partition(":///")[2])).name:
+        raise FinsightError("MLFLOW_TRACKING_URI: expected http(s)://… or sqlite:///…; no other holds a model registry")
     if not path.is_file():
         return "SQLite, made by the first run"
     try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from finsight.errors import FinsightError
 
@@ -24,12 +25,14 @@ def beating(folder: Path, stop: Callable[[], bool]) -> Iterator[Callable[[], boo
     """``stop``, which a worker asks at every turn of its loop, as a sign of life.
 
     The file is locked for as long as its worker lives, however it ends: what a killed one leaves behind is nobody's.
+
+    :raises FinsightError: when another worker has the same name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, last = folder / f"{socket.gethostname()}-{os.getpid()}", -EVERY
 
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file)
 
         def asked() -> bool:
             nonlocal last
@@ -45,10 +48,21 @@ def beating(folder: Path, stop: Callable[[], bool]) -> Iterator[Callable[[], boo
             path.unlink(missing_ok=True)
 
 
+def _lock(file: IO[str]) -> None:
+    """Whoever looks holds it for a moment; a worker of another container with the same hostname and number, for good."""
+    for _ in range(20):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.05)
+    raise FinsightError(f"{file.name}: a worker of this name runs over this clone already; give each container a hostname of its own")
+
+
 def silences(folder: Path) -> dict[str, float]:
     """The workers of this host that a folder knows and that live, with the seconds since each one's last sign."""
     found = {}
-    for path in sorted(folder.glob(f"{socket.gethostname()}-*")):
+    here = (path for path in sorted(folder.glob("*")) if path.name.rpartition("-")[0] == socket.gethostname())  # and not HOST-2-PID
+    for path in here:
         with suppress(FileNotFoundError), path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

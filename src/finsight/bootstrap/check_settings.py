@@ -12,7 +12,7 @@ from finsight.bootstrap.service import windows
 from finsight.bootstrap.sign_in import public_url
 from finsight.domain.diagnosis import AdviceError
 from finsight.errors import FinsightError, ParamsError
-from finsight.settings import Settings, load_settings
+from finsight.settings import SECRETS, Settings, load_settings
 
 # Read where they are used, since that comes before the settings, or is a process that a job started.
 _OTHERS = ("CACHE", "FORMAT", "EVENTS", "CORRELATION_ID", "FUZZ", "UPDATE_DOCS", "PHRASEBANK", "TWITTER")
@@ -38,7 +38,8 @@ def settings() -> str:
 
 def unknown() -> None:
     """A variable with a typing error says nothing, and its setting stays as it was."""
-    known = {f"FINSIGHT_{name.upper()}" for name in (*Settings.model_fields, *_OTHERS)}
+    named = (*Settings.model_fields, *(f"{name}_FILE" for name in SECRETS), *_OTHERS)
+    known = {f"FINSIGHT_{name.upper()}" for name in named}
     for name in sorted(os.environ):
         if name.startswith("FINSIGHT_") and name not in known:
             near = difflib.get_close_matches(name, known, 1)

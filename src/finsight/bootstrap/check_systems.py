@@ -36,6 +36,9 @@ def dvc_remote() -> str:
     command = [sys.executable, "-m", "dvc", "config", "core.remote"]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=60)
     name = done.stdout.strip()
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise FinsightError(f".dvc/config can't be read: {said[0].removeprefix('ERROR: ')[:200]}; mend it, no stage runs without it")
     if not name:
         raise AdviceError("no default remote; `dvc remote default NAME` lets `dvc push` and `dvc pull` know where to")
     from finsight.adapters.remotes import opened

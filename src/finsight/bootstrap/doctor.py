@@ -1,7 +1,8 @@
-"""A check-up of this machine and its configuration: everything at once, each check with an end to its patience."""
+"""A check-up of this machine and its configuration: everything at once, with an end to its patience."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 
@@ -34,14 +35,15 @@ CHECKS: Mapping[str, Callable[[], str]] = {
 
 def check_up(checks: Mapping[str, Callable[[], str]] = CHECKS, patience: float = PATIENCE) -> Iterator[Diagnosis]:
     """What each check says, in their order, as soon as it is known."""
+    until = time.monotonic() + patience  # of all together: they are under way at the same time
     answers = {subject: begun(check) for subject, check in checks.items()}
     for subject, answer in answers.items():
-        yield _diagnosis(subject, answer, patience)
+        yield _diagnosis(subject, answer, until, patience)
 
 
-def _diagnosis(subject: str, answer: Future[str], patience: float) -> Diagnosis:
+def _diagnosis(subject: str, answer: Future[str], until: float, patience: float) -> Diagnosis:
     try:
-        return Diagnosis(subject, "ok", scrubbed(answer.result(patience)))
+        return Diagnosis(subject, "ok", scrubbed(answer.result(max(0.0, until - time.monotonic()))))
     except AdviceError as advice:
         return Diagnosis(subject, "advice", _line(advice))
     except TimeoutError:

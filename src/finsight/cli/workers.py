@@ -36,7 +36,12 @@ def worker(bundle: Path, health: str | None) -> None:
 
     logs.begin("finsight-worker", load_settings())
     tracing.start("worker")
-    say = logging.getLogger("finsight.worker").info
+    log = logging.getLogger("finsight.worker")
+
+    def say(line: str) -> None:
+        words = line.removeprefix("warning: ")
+        log.log(logging.INFO if words == line else logging.WARNING, "%s", words)
+
     jobs = service.repository_jobs(bundle)
     with service.job_queue() as queue, stop_signal() as stop, sign_of_life(stop) as stop:
         working = Worker(queue, jobs.work, service.gpus(), say)

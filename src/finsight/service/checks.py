@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 from finsight.adapters.bounded import begun
@@ -34,7 +33,7 @@ class _Check:
 
     def __init__(self, question: Callable[[], str]) -> None:
         self._question = question
-        self._answer: Future[Finding] | None = None
+        self._answer: asyncio.Future[Finding] | None = None
         self._since = 0.0
 
     def _asked(self) -> Finding:
@@ -50,13 +49,10 @@ class _Check:
     async def finding(self) -> Finding:
         now = time.monotonic()
         if self._answer is None or (self._answer.done() and now - self._since > FRESH):
-            self._answer, self._since = begun(self._asked), now
-        if self._answer.done():
-            return self._answer.result()
-        try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._answer)), self._since + PATIENCE - now)
-        except TimeoutError:
-            return Finding(False, time.monotonic() - self._since, "it has not answered yet")
+            self._answer, self._since = asyncio.wrap_future(begun(self._asked)), now
+        # This leaves nothing at an answer that does not come, however often it is waited for.
+        await asyncio.wait([self._answer], timeout=max(0.0, self._since + PATIENCE - now))
+        return self._answer.result() if self._answer.done() else Finding(False, time.monotonic() - self._since, "it has not answered yet")
 
 
 class Checks:

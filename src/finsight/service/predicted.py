@@ -69,10 +69,13 @@ class Predicted(Collector):
             if self._reference:
                 for label, count in zip(self._labels, self._reference.labels, strict=True):
                     training.add_metric([label], count)
+                rows.add_metric([], self._rows)
+            if (
+                self._reference and self._rows
+            ):  # none are as far from anything as can be, and would be an alert of a service that nobody asks
                 found = sum((one for _, one in self._latest), np.zeros((len(self._labels), len(CONFIDENCES)), dtype=np.int64))
                 drift.add_metric(["labels"], index_drift(self._reference.labels, found.sum(axis=1).tolist()))
                 drift.add_metric(["confidence"], index_drift(self._reference.confidences, found.sum(axis=0).tolist()))
-                rows.add_metric([], self._rows)
         yield from (predictions, confidence, scores, training, drift, rows)
 
     def _count(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 from finsight.errors import UnreachableError
 from finsight.service_ports import Backlog, JobQueue
 
+_LOG = logging.getLogger("finsight.service")
 EVERY = 5.0  # seconds between two looks
 
 
@@ -48,6 +50,10 @@ class QueueWatch(Collector):
         try:
             self._backlog, self._up = self._queue.backlog(), True
         except UnreachableError:
+            self._backlog, self._up = None, False
+        except Exception as error:  # noqa: BLE001  (an edge: without this task what was seen last would be shown for ever)
+            if self._up is not False:
+                _LOG.error("the queue could not be looked at", exc_info=error)
             self._backlog, self._up = None, False
 
     def collect(self) -> Iterator[Metric]:

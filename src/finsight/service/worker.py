@@ -71,6 +71,7 @@ class Worker:
                 return False
             asked = time.monotonic()
             lease = self.queue.take(self.name)
+            self.meters.reached.set(1)  # now, and not once the job has ended
             if lease is None:
                 return False
             self._do(lease, gpu, asked, stop)
