@@ -26,7 +26,7 @@ class FinsightError(Exception):
     """What a command ends with."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(re.sub(r"://[^/\s@]+@", "://", message))
+        super().__init__(re.sub(r"://[^/?#\s]+@", "://", message))
 
 
 class ParamsError(FinsightError):

@@ -82,6 +82,16 @@ def stop() -> None:
     _provider = _tracer = None
 
 
+@contextmanager
+def running(role: str) -> Iterator[None]:
+    """Trace while the block runs, if that is wanted; see :func:`start`."""
+    start(role)
+    try:
+        yield
+    finally:
+        stop()
+
+
 def spared() -> bool:
     """Whether a frequent thing goes untraced: all but a share of them do, where OTEL_TRACES_SAMPLER does not decide it."""
     return not os.environ.get("OTEL_TRACES_SAMPLER") and random.random() >= SHARE  # noqa: S311  (no secret)

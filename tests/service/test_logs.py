@@ -206,6 +206,7 @@ def test_what_ends_a_thread_or_a_task_unforeseen_is_a_line_without_its_words(lin
 
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    gc.collect()  # what other tests have left
     said = lines()
 
     async def fail() -> None:

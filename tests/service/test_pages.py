@@ -180,7 +180,9 @@ def test_the_session_is_good_for_the_page_alone(signed_in: tuple[httpx.Client, s
 
 def test_half_a_character_that_was_typed_is_no_error_of_ours() -> None:
     """A form whose charset is unicode_escape can have one; what is refused is said with it."""
-    assert b"? comes twice" in bytes(html("job_list.html", jobs={"away": "\ud800 comes twice", "cursor": "", "older": "", "passing": False}).body)
+    assert b"? comes twice" in bytes(
+        html("job_list.html", jobs={"away": "\ud800 comes twice", "cursor": "", "older": "", "passing": False}).body
+    )
 
 
 @pytest.mark.parametrize(("aliases", "offered"), [([["champion"]], 0), ([[]], 1), ([["champion"], []], 1)])

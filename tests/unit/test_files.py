@@ -49,6 +49,7 @@ def test_a_full_disk_is_an_oserror_whoever_reports_it() -> None:
 
 def test_credentials_in_an_address_never_reach_a_message() -> None:
     assert str(ArtifactError("GET http://alice:secret@host/x failed")) == "GET http://host/x failed"
+    assert str(ArtifactError("GET http://alice:se@cr@et@host/x@y failed")) == "GET http://host/x@y failed"
 
 
 def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:

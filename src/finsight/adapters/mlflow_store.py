@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 def shown(uri: str) -> str:
     """A tracking URI without the credentials that it may carry."""
-    return re.sub(r"://[^/@]+@", "://", uri)
+    return re.sub(r"://[^/?#]+@", "://", uri)
 
 
 def connect(uri: str) -> MlflowClient:

@@ -35,7 +35,6 @@ def worker(bundle: Path, health: str | None) -> None:
     from finsight.settings import load_settings
 
     logs.begin("finsight-worker", load_settings())
-    tracing.start("worker")
     log = logging.getLogger("finsight.worker")
 
     def say(line: str) -> None:
@@ -43,11 +42,10 @@ def worker(bundle: Path, health: str | None) -> None:
         log.log(logging.INFO if words == line else logging.WARNING, "%s", words)
 
     jobs = service.repository_jobs(bundle)
-    with service.job_queue() as queue, stop_signal() as stop, sign_of_life(stop) as stop:
+    with tracing.running("worker"), service.job_queue() as queue, stop_signal() as stop, sign_of_life(stop) as stop:
         working = Worker(queue, jobs.work, service.gpus(), say)
         with worker_metrics(working.meters.registry, say):
             working.run(stop)
-    tracing.stop()
 
 
 @click.command("score-object", hidden=True)

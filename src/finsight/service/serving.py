@@ -122,13 +122,12 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
     """
     settings = load_settings()
     logs.begin("finsight-api", settings)
-    tracing.start("api")
     ways, address = ways_in(settings, host), public_url(settings)  # before anything is loaded
     admins_key(settings)
     sweep()
     proxies, meters = networks(settings.trusted_proxies), Meters()
     found, running, promoted = predictions(bundle, settings, meters, keeps=keeps)
-    with backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
+    with tracing.running("api"), backstage(settings, bundle, worker) as url, bootstrap.job_queue(url) as queue:
         gate, own, made = entrance(settings, host, url)
         watch = QueueWatch(queue)
         meters.registry.register(watch)
@@ -157,7 +156,6 @@ def run(bundle: Path, host: str, port: int, keeps: bool = True, worker: bool = T
         click.echo(f"POST http://{host}:{port}/v1/predict, described by http://{host}:{port}/openapi.json")
         with service_metrics(meters.registry, settings):
             server(parts, host, port, settings.drain_seconds).run()
-    tracing.stop()
 
 
 def server(parts: Parts, host: str, port: int, notice: float) -> Server:
