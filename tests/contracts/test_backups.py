@@ -46,6 +46,8 @@ def clone(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Pa
         (root / name).write_bytes(name.encode() * 1000)
     (root / "dvc.yaml").touch()
     (root / ".service/objects/a/half.partial").touch()
+    (root / ".outbox/open-x").mkdir()
+    (root / ".outbox/open-x/facts.json").touch()
     with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
         database.executescript("create table versions (name text); insert into versions values ('finsight');")
     monkeypatch.chdir(root)
@@ -98,7 +100,12 @@ def test_all_of_it_comes_back_and_what_is_anothers_stays(clone: Path, redis_url:
             # The chain goes on where it ended.
             assert RedisAuditLog(client, Seal(KEY)).append(entry()).number == 21
         after = content(clone)
-        del before[".service/objects/a/half.partial"], before["mlflow.db"], after["mlflow.db"]  # SQLite counts the changes of a file
+        del (
+            before[".service/objects/a/half.partial"],
+            before[".outbox/open-x/facts.json"],
+            before["mlflow.db"],
+            after["mlflow.db"],
+        )  # SQLite counts the changes of a file
         assert after == before
         with closing(sqlite3.connect(clone / "mlflow.db")) as database:
             assert database.execute("select name from versions").fetchall() == [("finsight",)]
@@ -153,6 +160,12 @@ def test_one_that_is_damaged_cut_off_or_of_another_key_changes_nothing(
         assert "no such file" in run("restore", clone / "none.tar", ends=1).output
         assert content(clone) == before
         assert client.dbsize() == 0
+
+
+def test_a_database_that_is_none_is_one_line_and_leaves_no_backup(clone: Path) -> None:
+    (clone / "mlflow.db").write_bytes(b"nothing of the kind" * 100)
+    assert "file is not a database; see to that" in run("backup", clone / "out", ends=1).output
+    assert list((clone / "out").iterdir()) == []
 
 
 def test_a_part_without_a_place_is_refused(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +247,7 @@ def test_an_older_redis_refuses_what_a_newer_one_wrote_and_keeps_what_it_has(red
             process.terminate()
 
 
+@pytest.mark.long
 def test_a_clone_without_a_redis_of_its_own_uses_the_embedded_one(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FINSIGHT_REDIS_URL")
     with embedded(clone / ".service/redis") as address, Redis.from_url(address) as client:

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from finsight.bootstrap.service import OWN, audit_log, redis
-from finsight.errors import DataError, GateError
+from finsight.errors import ArtifactError, DataError, GateError
 from finsight.files import PARTIAL, atomic_folder
 from finsight.settings import Settings, project_root
 
@@ -42,7 +42,9 @@ def _files(settings: Settings, desk: Path) -> Iterator[tuple[str, Path | bytes]]
     with redis(settings) as address, connect(address, text=False, seconds=redis_snapshot.SECONDS, again=0) as client:
         yield _REDIS, redis_snapshot.lines(redis_snapshot.take(client))
     folders = _folders(settings)
-    yield from _within("outbox", folders.pop("outbox"))
+    outbox = folders.pop("outbox")
+    # Below it lies in the clear what another process is sending.
+    yield from ((name, path) for name, path in _within("outbox", outbox) if path.parent == outbox)
     if (database := _database(settings)) and database.is_file():
         _copy(database, desk / "copy")
         yield _DATABASE, desk / "copy"
@@ -75,9 +77,15 @@ def _database(settings: Settings) -> Path | None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """SQLite's own backup: one moment of a database that is being written, into one that others may have open."""
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
-        old.backup(new)
+    """SQLite's own backup: one moment of a database that is being written, into one that others may have open.
+
+    :raises ArtifactError: when one of them is none, or the disk is full.
+    """
+    try:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+    except sqlite3.Error as error:
+        raise ArtifactError(f"{source} can't be copied to {target}: {error}; see to that, and do it again") from None
 
 
 def restore(settings: Settings, path: Path, replace: bool) -> tuple[list[str], int]:
