@@ -1,5 +1,6 @@
 """Redis over TLS: a local authority, a client's certificate, a password; what is not trusted, or not known, is one line."""
 
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from finsight.errors import UnreachableError
 from gate import Certificates, certificates
 from servers import free_port
 
-PASSWORD = "s3cret-of-the-test"
+PASSWORD = secrets.token_hex()
 
 
 def _with_tls() -> str | None:
