@@ -6,8 +6,10 @@ import html
 import http.server
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -106,6 +108,13 @@ class Issuer:
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
+    with issuing() as state:
+        yield state
+
+
+@contextmanager
+def issuing(tls: ssl.SSLContext | None = None) -> Iterator[Issuer]:
+    """An issuer at work on loopback, over TLS where there is a context with its certificate."""
     state = Issuer()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -134,5 +143,5 @@ def issuer() -> Iterator[Issuer]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with serving(Handler) as state.url:
+    with serving(Handler, tls) as state.url:
         yield state

@@ -2,9 +2,11 @@
 
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +22,8 @@ from finsight.bootstrap.credentials import token_issuer
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError, UnreachableError
 from finsight.settings import Settings
-from issuers import AUDIENCE, KEYS, RSA, Issuer, jwk_of
+from gate import certificates
+from issuers import AUDIENCE, KEYS, RSA, Issuer, issuing, jwk_of
 from live import live
 from servers import free_port
 
@@ -45,6 +48,20 @@ def test_a_good_token_says_who(issuer: Issuer, name: str) -> None:
     assert known(issuer).principal(issuer.token(name)) == ADA
     assert known(issuer).principal(issuer.token(name, {"kid": None})) == ADA  # of one key there is no doubt
     assert known(issuer).principal(issuer.token(name, aud=["other", AUDIENCE])) == ADA
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the standard library's server, of a handshake that the client broke off
+def test_over_tls_an_authority_of_ones_own_has_to_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = certificates(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made.certificate, made.key)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with issuing(tls) as issuer:
+        with pytest.raises(UnreachableError):
+            known(issuer).principal(issuer.token())
+        assert issuer.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+        assert known(issuer).principal(issuer.token()) == ADA
 
 
 def test_keys_are_fetched_once(issuer: Issuer) -> None:

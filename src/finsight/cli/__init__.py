@@ -8,6 +8,7 @@ import click
 
 from finsight import __version__
 from finsight.cli.audit import audit
+from finsight.cli.backups import backup, restore
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.doctor import doctor
 from finsight.cli.evaluation import compare, metrics, summary
@@ -32,5 +33,6 @@ def main(context: click.Context, profile: Path | None) -> None:
 
 MODELS = (tune, predict, score, explain, fastest, serve, worker, score_object, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
-for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, policy, audit, doctor):
+SERVICE = (policy, audit, backup, restore, doctor)
+for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, *SERVICE):
     main.add_command(command)
