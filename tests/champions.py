@@ -41,10 +41,10 @@ class Asking:
             thread.join()
 
 
-def register(project: Project, temperature: float, damaged: bool = False, alias: str = "champion") -> str:
+def register(project: Project, temperature: float, damaged: bool = False, alias: str = "champion", experiment: str = "finsight") -> str:
     """Another version, with the first one's provenance and an alias; its digest."""
     uri = project.env["MLFLOW_TRACKING_URI"]
-    tracker, registry = MlflowTracker(uri, "finsight"), MlflowRegistry(uri, "finsight")
+    tracker, registry = MlflowTracker(uri, experiment), MlflowRegistry(uri, "finsight")
     bundle = shutil.copytree(project.root / "models/bundle", project.root / f"made/{temperature}/bundle")
     write_manifest(bundle, replace(read_bundle(bundle), temperature=temperature))
     digest = bundle_digest(bundle)
