@@ -232,6 +232,7 @@ def test_a_full_disk_is_one_line_and_the_pull_goes_on_after_it(repo: Small) -> N
     assert (other.root / "made/last").read_bytes() == (repo.root / "made/last").read_bytes()
 
 
+@pytest.mark.long
 def test_a_server_with_tls_and_an_authority_of_one_s_own(tmp_path: Path) -> None:
     (tmp_path / "s3/data").mkdir(parents=True)
     made = certificates(tmp_path)

@@ -392,6 +392,7 @@ def test_a_wrong_secret_is_said(storage: Clone) -> None:
         local.write_text(kept)
 
 
+@pytest.mark.long
 def test_a_corpus_comes_in_and_is_used(clone: Clone, tmp_path: Path) -> None:
     rows = [{"headline": row["text"], "mood": row["label"]} for row in starter_rows(160)]
     source = write_csv(tmp_path / "mine.csv", rows)

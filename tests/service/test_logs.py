@@ -212,12 +212,12 @@ def test_what_ends_a_thread_or_a_task_unforeseen_is_a_line_without_its_words(lin
     async def fail() -> None:
         raise RuntimeError(TEXT)
 
-    async def forget() -> None:
-        task = asyncio.ensure_future(fail())
-        await asyncio.wait([task])
+    async def forget() -> None:  # as a task does that ends so, whenever it is collected
+        told = {"message": "Task exception was never retrieved", "exception": RuntimeError(TEXT)}
+        asyncio.get_running_loop().call_exception_handler(told)
 
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", False)
     asyncio.run(forget())
-    gc.collect()
     thread = threading.Thread(target=lambda: asyncio.run(fail()))
     thread.start()
     thread.join()

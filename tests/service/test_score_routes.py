@@ -242,7 +242,8 @@ def test_who_goes_away_leaves_nothing_and_frees_the_place(desk: Desk, tmp_path: 
     head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nX-API-Key: {ANN['X-API-Key']}\r\nContent-Type: text/csv\r\nContent-Length: 90000\r\n\r\n"
     with socket.create_connection(address) as client:  # type: ignore[arg-type]
         client.sendall(head.encode() + b"text\n")
-        until(lambda: desk.send().status_code == 503)  # one at a time, here
+        until(lambda: desk.scoring.slots._taken.total() == 1)
+        assert desk.send().status_code == 503, "one at a time, here"
     until(lambda: desk.send().status_code == 202)
     assert metric(desk.http, "finsight_clients_gone_total") == 1
     assert not [path for path in Path(os.environ.get("TMPDIR", "/tmp")).glob("finsight-upload-*") if path.stat().st_mtime > began]

@@ -165,6 +165,7 @@ class Server:
             self.process.wait(30)
 
 
+@pytest.mark.long
 def test_a_registration_waits_while_the_server_is_away_and_is_sent_once(finished: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(finished)
     server = Server(project.root)

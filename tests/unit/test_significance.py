@@ -100,6 +100,7 @@ def test_the_interval_of_a_calibration_error_covers_the_truth(capsys: pytest.Cap
     assert min(inside.values()) >= 80
 
 
+@pytest.mark.long
 def test_equal_models_are_rarely_called_different_and_a_real_difference_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     """1,000 pairs of models that are right equally often, and 300 where one is right three points more often."""
     rng = np.random.default_rng(7)
