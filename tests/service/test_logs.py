@@ -216,8 +216,14 @@ def test_what_ends_a_thread_or_a_task_unforeseen_is_a_line_without_its_words(lin
         told = {"message": "Task exception was never retrieved", "exception": RuntimeError(TEXT)}
         asyncio.get_running_loop().call_exception_handler(told)
 
-    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", False)
+    theirs = logging.getLogger("asyncio")  # which libraries that other tests use make quieter
+    monkeypatch.setattr(theirs, "disabled", False)
+    monkeypatch.setattr(theirs, "propagate", True)
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
+    before = theirs.level
+    theirs.setLevel(logging.NOTSET)
     asyncio.run(forget())
+    theirs.setLevel(before)
     thread = threading.Thread(target=lambda: asyncio.run(fail()))
     thread.start()
     thread.join()
