@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 import finsight
 from conftest import REPO, Project, shipped_params
-from dockerfiles import Bare, sent, stages
+from image_steps import Bare, sent, stages
 from servers import free_port, wait_for
 from tcp_redis import tcp_redis
 
