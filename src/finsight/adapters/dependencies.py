@@ -85,9 +85,14 @@ def bucket_answers(uri: str, endpoint: str | None) -> str:
     return f"bucket {bucket}"
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def folder_takes(folder: Path) -> str:
     """Find out whether a folder can be written to; one that is not there yet, whether it can be made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = _nearest(folder)
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
         raise FinsightError(f"{folder}: can't be written to by this user; mind its owner, or mount it writable")
     return f"{folder} is writable"
@@ -97,7 +102,7 @@ def disk_has(folders: Iterable[Path], least: int) -> str:
     """Find out whether the disks of some folders have so many bytes left."""
     free = {}
     for folder in folders:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        there = _nearest(folder)
         free[folder] = shutil.disk_usage(there).free
     folder, left = min(free.items(), key=lambda item: item[1])
     if left < least:

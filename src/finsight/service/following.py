@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from finsight.errors import FinsightError, UnreachableError
 from finsight.ports import ModelVersion
+from finsight.service.beside import beside
 from finsight.service.meters import Meters
 from finsight.service.predictions import Predictions, Served
 
@@ -47,13 +48,8 @@ class Follower:
     async def running(self) -> AsyncIterator[None]:
         """Follow while the service lives."""
         self._loop = asyncio.get_running_loop()
-        task = asyncio.create_task(self._follow())
-        try:
+        async with beside(self._follow()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _follow(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from finsight.errors import UnreachableError
+from finsight.service.beside import beside
 from finsight.service_ports import Backlog, JobQueue
 
 _LOG = logging.getLogger("finsight.service")
@@ -32,13 +32,8 @@ class QueueWatch(Collector):
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch while the service lives."""
-        task = asyncio.create_task(self._watch())
-        try:
+        async with beside(self._watch()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _watch(self) -> None:
         while True:
