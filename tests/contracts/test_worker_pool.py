@@ -12,7 +12,7 @@ import pytest
 import pool_work
 from finsight.adapters.local_pool import LocalPool
 from finsight.adapters.ray_pool import ray_pool
-from finsight.errors import DataError, StoppedError, UnreachableError
+from finsight.errors import DataError, ParamsError, StoppedError, UnreachableError
 from finsight.ports import WorkerPool
 from servers import serving
 
@@ -83,6 +83,8 @@ def test_a_killed_worker_is_told_or_made_good(pool: WorkerPool, tmp_path: Path) 
 def test_an_address_where_no_cluster_is_is_one_line() -> None:
     with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check --address[^\n]*$"):
         ray_pool("127.0.0.1:1").__enter__()
+    with pytest.raises(ParamsError, match="^ray://127.0.0.1:1: give HOST:PORT or auto on a machine of the cluster;"):
+        ray_pool("ray://127.0.0.1:1").__enter__()
     with serving(http.server.SimpleHTTPRequestHandler) as url:
         address = url.removeprefix("http://")
         with pytest.raises(UnreachableError, match=rf"^{address}: no Ray cluster that can be used [^\n]*$"):
