@@ -14,6 +14,8 @@ from pathlib import Path
 
 import requests
 
+from finsight.files import atomic_file
+
 HERE = Path(__file__).resolve().parent
 SECONDS = 20
 HUB = "registry-1.docker.io"
@@ -102,7 +104,8 @@ def pin(paths: list[Path]) -> dict[Image, str]:
 
     for path, text in texts.items():
         if (new := _PLACE.sub(pinned, text)) != text:
-            path.write_text(new, encoding="utf-8")
+            with atomic_file(path) as partial:
+                partial.write_text(new, encoding="utf-8")
     return failed
 
 

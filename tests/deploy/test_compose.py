@@ -259,7 +259,25 @@ def test_make_up_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
     assert ready("engine", "engine", "compose") == ""
     (tmp_path / "models/bundle").mkdir(parents=True)
     (tmp_path / "models/bundle/bundle.json").write_text("{}")
+    assert ready("all", "engine", "compose").startswith("error: .git: no folder; jobs run in a clone of this one")
+    (tmp_path / ".git").mkdir(mode=0o755)
+    (tmp_path / "deploy/nginx").mkdir(parents=True)
+    (tmp_path / "deploy/nginx/nginx.conf").touch()
+    (tmp_path / "deploy/secrets").mkdir(mode=0o700)
+    for place in (
+        tmp_path / "models",
+        *tmp_path.rglob("bundle"),
+        *tmp_path.rglob("*.json"),
+        *tmp_path.glob("deploy/nginx"),
+        *tmp_path.rglob("*.conf"),
+    ):
+        place.chmod(0o755)
+    (tmp_path / "deploy").chmod(0o755)
     assert ready("all", "engine", "compose") == ""
+    for name in ("deploy/nginx/nginx.conf", "models/bundle/bundle.json", "models/bundle"):
+        (tmp_path / name).chmod(0o750)
+        assert ready("all", "engine", "compose").startswith(f"error: {name}: containers run as other users, who can't read it; chmod")
+        (tmp_path / name).chmod(0o755)
 
 
 @pytest.mark.parametrize("path", sorted((DEPLOY / "images").glob("*.Dockerfile")), ids=lambda path: path.name)
