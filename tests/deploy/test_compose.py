@@ -52,6 +52,12 @@ def test_two_profiles_share_the_services() -> None:
     assert SERVICES["api"]["deploy"]["replicas"] == 2
 
 
+def test_what_is_built_here_is_taken_from_nowhere_else() -> None:
+    """Without a policy Compose first asks a registry for the name."""
+    assert {service["pull_policy"] for service in OURS.values()} == {"build"}
+    assert {name for name, service in SERVICES.items() if service["image"].startswith("finsight/")} == OURS.keys()
+
+
 @each
 def test_a_service_is_held_to_little(name: str) -> None:
     service = SERVICES[name]
@@ -264,15 +270,8 @@ def test_make_up_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "deploy/nginx").mkdir(parents=True)
     (tmp_path / "deploy/nginx/nginx.conf").touch()
     (tmp_path / "deploy/secrets").mkdir(mode=0o700)
-    for place in (
-        tmp_path / "models",
-        *tmp_path.rglob("bundle"),
-        *tmp_path.rglob("*.json"),
-        *tmp_path.glob("deploy/nginx"),
-        *tmp_path.rglob("*.conf"),
-    ):
-        place.chmod(0o755)
-    (tmp_path / "deploy").chmod(0o755)
+    for name in ("models/bundle", "models/bundle/bundle.json", "deploy", "deploy/nginx", "deploy/nginx/nginx.conf"):
+        (tmp_path / name).chmod(0o755)  # whatever the umask is
     assert ready("all", "engine", "compose") == ""
     for name in ("deploy/nginx/nginx.conf", "models/bundle/bundle.json", "models/bundle"):
         (tmp_path / name).chmod(0o750)
