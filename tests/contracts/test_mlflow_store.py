@@ -92,8 +92,8 @@ def test_a_database_of_another_mlflow_is_one_line_with_what_to_do(registry: Mlfl
     registry.versions()  # which makes the database
     path = Path(shutil.copy(uri.removeprefix("sqlite:///"), tmp_path))
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute("update alembic_version set version_num = 'bd07f7e963c5'")
-    with pytest.raises(RefusedError, match=r"of another MLflow \(found version bd07f7e963c5, .*`mlflow db upgrade ADDRESS`"):
+        database.execute("update alembic_version set version_num = 'older'")
+    with pytest.raises(RefusedError, match=r"of another MLflow \(found version older, .*`mlflow db upgrade ADDRESS`"):
         MlflowRegistry(f"sqlite:///{path}", "finsight").versions()
 
 
