@@ -91,7 +91,7 @@ images: ## build the images of deploy/compose.yaml
 up: ## start the service and what it works with on this machine (docs/deploy.md); all: make up PROFILES="core observability"
 	@sh deploy/ready.sh all $(COMPOSE)
 	@$(MAKE) --no-print-directory secrets
-	@$(PROFILED) up --detach
+	@$(PROFILED) up --detach --build
 
 down: ## stop them; what they keep stays in volumes
 	@sh deploy/ready.sh engine $(COMPOSE)

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from finsight.files import atomic_file
+
 FOLDER = Path(__file__).resolve().parent / "secrets"
 DAYS = 365
 HOSTS = ("localhost", "finsight.localhost")
@@ -95,8 +97,9 @@ def main(folder: Path = FOLDER) -> int:
         if there:
             continue
         for name, content in make():
-            (folder / name).write_text(content, encoding="utf-8")
-            (folder / name).chmod(0o644)  # a container's user is another; the folder keeps this machine's users out
+            with atomic_file(folder / name) as partial:
+                partial.write_text(content, encoding="utf-8")
+                partial.chmod(0o644)  # a container's user is another; the folder keeps this machine's users out
             print(f"wrote {name}")
     return 0
 

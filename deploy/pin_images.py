@@ -14,9 +14,13 @@ from pathlib import Path
 
 import requests
 
+from finsight.files import atomic_file
+
 HERE = Path(__file__).resolve().parent
 SECONDS = 20
 HUB = "registry-1.docker.io"
+OURS = "finsight/"
+"""Built here. A registry that knows such a name has somebody else's."""
 # An index first: its digest is good for every platform.
 _KINDS = ", ".join(
     [
@@ -88,7 +92,8 @@ def _token(challenge: str) -> str:
 def pin(paths: list[Path]) -> dict[Image, str]:
     """Pin what the files name; what could not be, and why."""
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
-    images = {Image(found["name"], found["tag"]) for text in texts.values() for found in _PLACE.finditer(text)}
+    named = {Image(found["name"], found["tag"]) for text in texts.values() for found in _PLACE.finditer(text)}
+    images = {image for image in named if not image.name.startswith(OURS)}
     digests, failed = dict[Image, str](), dict[Image, str]()
     for image in sorted(images, key=lambda image: image.name):
         try:
@@ -102,7 +107,8 @@ def pin(paths: list[Path]) -> dict[Image, str]:
 
     for path, text in texts.items():
         if (new := _PLACE.sub(pinned, text)) != text:
-            path.write_text(new, encoding="utf-8")
+            with atomic_file(path) as partial:
+                partial.write_text(new, encoding="utf-8")
     return failed
 
 

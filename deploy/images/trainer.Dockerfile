@@ -17,7 +17,8 @@ RUN /opt/finsight/bin/pip install --no-cache-dir --disable-pip-version-check -c 
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04 AS trainer
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends git python3 && rm -rf /var/lib/apt/lists/* \
-    && git config --system --add safe.directory /work && git config --system --add safe.directory /repository \
+    && git config --system --add safe.directory /work \
+    && git config --system --add safe.directory /repository && git config --system --add safe.directory /repository/.git \
     && git config --system user.name finsight && git config --system user.email worker@finsight.invalid \
     && useradd --no-log-init --no-create-home --uid 10001 --home-dir /tmp finsight \
     && mkdir -p /work /bundle /metrics /var/cache/finsight && chown finsight:finsight /work /metrics /var/cache/finsight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from typing import Any
@@ -11,6 +12,9 @@ from finsight import redaction, tracing
 from finsight.settings import Settings
 
 _OURS = "finsight"
+# What moves a terminal's cursor, colours or direction of writing, or begins a line; two characters of it may be a command. Within a
+# traceback lines and tabs stay.
+_MOVING = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def begin(service: str, settings: Settings) -> None:
@@ -32,7 +36,7 @@ def begin(service: str, settings: Settings) -> None:
         _Identified(service),
     ]
     if terminal:
-        ends: list[Any] = [structlog.dev.ConsoleRenderer(timestamp_key="time", pad_event_to=0, colors=sys.stderr.isatty())]
+        ends: list[Any] = [_shown, structlog.dev.ConsoleRenderer(timestamp_key="time", pad_event_to=0, colors=sys.stderr.isatty())]
     else:
         ends = [structlog.processors.JSONRenderer(ensure_ascii=False)]
     remove: Any = structlog.stdlib.ProcessorFormatter.remove_processors_meta
@@ -63,6 +67,17 @@ class _Identified:
     def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
         correlation = tracing.CORRELATION.get()
         return {**event, "service": self._service, **({"correlation_id": correlation} if correlation else {}), **tracing.ids()}
+
+
+def _shown(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """For a terminal, which would do what is written to it; a line of JSON is for programs."""
+    return {name: _still(value, "\n\t" if name == "exception" else "") for name, value in event.items()}
+
+
+def _still(value: Any, kept: str) -> Any:
+    if not isinstance(value, str):  # shown as Python writes it, escaped
+        return value
+    return _MOVING.sub(lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(), value)
 
 
 def _redacted(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -60,17 +61,22 @@ def words(error: BaseException) -> str:
 
 
 def frames(error: BaseException) -> str:
-    """Where an error and what led to it came from, as a traceback whose last lines are :func:`words`."""
-    chain, seen = [], error
-    told = set[int]()  # errors that lead to each other have no first one
-    while True:
+    """Where an error, those in it and what led to it came from, as a traceback whose last lines are :func:`words`."""
+    return scrubbed(_traced(error, set()))
+
+
+def _traced(error: BaseException, told: set[int]) -> str:
+    """:param told: errors that lead to each other have no first one; those that were told already."""
+    chain: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None and id(seen) not in told:
         told.add(id(seen))
         lines = "".join(traceback.format_tb(seen.__traceback__))
-        chain.append(f"Traceback (most recent call last):\n{lines}{type(seen).__name__}: {words(seen)}")
-        before = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-        if before is None or id(before) in told:
-            return scrubbed("\n\nwhich led to\n\n".join(reversed(chain)))
-        seen = before
+        inner = seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()
+        parts = [textwrap.indent(_traced(one, told), "  | ") for one in inner if id(one) not in told]
+        chain.append("\n".join([f"Traceback (most recent call last):\n{lines}{type(seen).__name__}: {words(seen)}", *parts]))
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return "\n\nwhich led to\n\n".join(reversed(chain))
 
 
 def _texts_shown() -> bool:

@@ -1,10 +1,15 @@
 """A backup of what the service keeps: one moment of it, whole or not at all, and never over something else unasked."""
 
+import fcntl
+import hashlib
+import io
 import json
+import os
 import shutil
 import sqlite3
 import stat
 import subprocess
+import tarfile
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -160,6 +165,48 @@ def test_one_that_is_damaged_cut_off_or_of_another_key_changes_nothing(
         assert "no such file" in run("restore", clone / "none.tar", ends=1).output
         assert content(clone) == before
         assert client.dbsize() == 0
+
+
+def test_one_that_is_whole_is_said_to_be_and_nothing_is_changed(clone: Path, redis_url: str) -> None:
+    backup = made(clone)
+    moved = backup.rename(backup.with_name("kept-elsewhere"))  # by what it begins with it is known
+    before = content(clone)
+    with Redis.from_url(redis_url) as client:
+        kept = sorted(take(client))
+        assert "is whole: redis, outbox (1 files), database, mlruns (1 files), objects (1 files)" in run("restore", moved, "--check").output
+        assert sorted(take(client)) == kept
+    assert content(clone) == before
+    moved.write_bytes(moved.read_bytes()[:-100])
+    assert "can't be decrypted" in run("restore", moved, "--check", ends=1).output
+
+
+def test_what_a_killed_run_left_in_the_clear_goes_with_the_next_one(clone: Path) -> None:
+    left, others = clone / "out/.backup-left", clone / "out/.backup-others"
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+        (folder / "copy").write_bytes(b"a registry")
+    descriptor = os.open(others, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    run("backup", clone / "out")
+    os.close(descriptor)
+    assert not left.exists()
+    assert others.is_dir(), "another one is at work there"
+
+
+def test_a_link_in_it_is_none_of_ours(clone: Path) -> None:
+    """Read as a file it would be what it leads to, which is what the digest is of."""
+    digest = hashlib.sha256(b"x").hexdigest()
+    manifest = json.dumps({"format": 1, "sha256": {"objects/a": digest, "objects/b": digest}}).encode()
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        with tarfile.open(clone / "made.tar", "w") as tar:
+            for name, held in {"objects/a": b"x", "manifest.json": manifest}.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(held)
+                tar.addfile(member, io.BytesIO(held))
+            link = tarfile.TarInfo("objects/b")
+            link.type, link.linkname = kind, "a" if kind == tarfile.SYMTYPE else "objects/a"
+            tar.addfile(link)
+        assert "'objects/b' is no file; this is none of our backups" in run("restore", clone / "made.tar", "--check", ends=1).output
 
 
 def test_a_database_that_is_none_is_one_line_and_leaves_no_backup(clone: Path) -> None:

@@ -1,5 +1,8 @@
 """What is MLflow's own in the tracker and the registry, on SQLite and a live server; test_registry.py has what every adapter must do."""
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from finsight.adapters.mlflow_registry import MlflowRegistry
 from finsight.adapters.mlflow_store import connect, shown
 from finsight.adapters.mlflow_tracker import MlflowTracker
-from finsight.errors import DataError, ParamsError, UnreachableError
+from finsight.errors import DataError, ParamsError, RefusedError, UnreachableError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 
@@ -80,6 +83,18 @@ def test_a_server_that_is_away_is_one_line_within_seconds() -> None:
 def test_a_server_that_is_no_mlflow_is_one_line(s3: tuple[str, Path]) -> None:
     with pytest.raises(UnreachableError, match="MLflow at http"):
         MlflowTracker(s3[0], "x").find({"a": "1"})
+
+
+def test_a_database_of_another_mlflow_is_one_line_with_what_to_do(registry: MlflowRegistry, uri: str, tmp_path: Path) -> None:
+    """As a backup of before an upgrade is, once it is restored."""
+    if not uri.startswith("sqlite"):
+        pytest.skip("a server of another version does not start over it")
+    registry.versions()  # which makes the database
+    path = Path(shutil.copy(uri.removeprefix("sqlite:///"), tmp_path))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("update alembic_version set version_num = 'older'")
+    with pytest.raises(RefusedError, match=r"of another MLflow \(found version older, .*`mlflow db upgrade ADDRESS`"):
+        MlflowRegistry(f"sqlite:///{path}", "finsight").versions()
 
 
 def test_credentials_in_an_address_are_never_shown() -> None:

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,12 @@ def test_two_profiles_share_the_services() -> None:
             assert how["condition"] != "service_healthy" or "test" in SERVICES[other].get("healthcheck", {}), (name, other)
             assert how["condition"] != "service_completed_successfully" or SERVICES[other]["restart"] == "no", (name, other)
     assert SERVICES["api"]["deploy"]["replicas"] == 2
+
+
+def test_what_is_built_here_is_taken_from_nowhere_else() -> None:
+    """Without a policy Compose first asks a registry for the name."""
+    assert {service["pull_policy"] for service in OURS.values()} == {"build"}
+    assert {name for name, service in SERVICES.items() if service["image"].startswith("finsight/")} == OURS.keys()
 
 
 @each
@@ -131,6 +138,39 @@ def test_secrets_that_are_there_stay_and_half_a_pair_is_refused(tmp_path: Path, 
     assert "there is redis_users, but not the rest of redis_users, redis_url" in done.stderr
 
 
+def test_what_is_kept_in_memory_fits_into_it() -> None:
+    """A tmpfs without a size may have half of the machine, and is counted as the container's memory: it is killed before /tmp is full."""
+    sizes = {"m": 2**20, "M": 2**20, "g": 2**30, "G": 2**30}
+    for name, service in SERVICES.items():
+        (size,) = re.findall(r"^/tmp:(?:\w+,)*size=(\d+[mg])$", " ".join(service["tmpfs"]))
+        memory = service["deploy"]["resources"]["limits"]["memory"]
+        kept, most = (int(one[:-1]) * sizes[one[-1]] for one in (size, memory))
+        assert most - kept >= 64 * 2**20, name
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_the_bucket_is_made_without_a_secret_among_the_words_of_a_command(users: Path, tmp_path: Path, attached: bool) -> None:
+    client = tmp_path / "mc"
+    client.write_text(f"""#!/bin/sh
+echo "$@" >> {tmp_path}/words
+case "$*" in
+    "admin user add "*) cat > {tmp_path}/given ;;
+    "admin policy attach "*) echo "it does not go" >&2; exit 1 ;;
+    "admin user info "*) printf 'AccessKey: finsight\\nStatus: enabled\\nPolicyName: {"finsight" if attached else ""}\\nMemberOf: []\\n' ;;
+esac
+""")
+    client.chmod(0o755)
+    script = (DEPLOY / "minio/setup.sh").read_text().replace("/run/secrets", str(users))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == (not attached)
+    assert ("it does not go" in done.stderr) != attached
+    words, key = (tmp_path / "words").read_text(), (users / "s3_secret_key").read_text()
+    assert (tmp_path / "given").read_text() == key
+    for secret in (key, (users / "minio_root_password").read_text()):
+        assert secret not in words + done.stdout + done.stderr
+
+
 def test_every_setting_is_one_that_is_read() -> None:
     known = {str(field.validation_alias or f"FINSIGHT_{name.upper()}") for name, field in Settings.model_fields.items()}
     known |= {f"{name}_FILE" for name in known} | {"FINSIGHT_FORMAT", "FINSIGHT_CACHE"}
@@ -178,6 +218,12 @@ def test_make_up_watches_where_somebody_does(profiles: str) -> None:
     assert ("-f deploy/compose.observability.yaml" in said) == ("--profile observability" in said) == ("observability" in profiles)
 
 
+def test_make_up_builds_what_has_changed() -> None:
+    """An image that is there is run as it is otherwise, whatever was pulled since."""
+    said = subprocess.check_output(["make", "--dry-run", "up"], cwd=REPO, text=True)
+    assert re.search(r"^docker compose .* up --detach --build$", said, re.M)
+
+
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_the_commands_of_our_images_are_commands(name: str) -> None:
     checked = SERVICES[name]["healthcheck"]["test"]
@@ -219,27 +265,79 @@ def test_make_up_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
     assert ready("engine", "engine", "compose") == ""
     (tmp_path / "models/bundle").mkdir(parents=True)
     (tmp_path / "models/bundle/bundle.json").write_text("{}")
+    assert ready("all", "engine", "compose").startswith("error: .git: no folder; jobs run in a clone of this one")
+    (tmp_path / ".git").mkdir(mode=0o755)
+    (tmp_path / "deploy/nginx").mkdir(parents=True)
+    (tmp_path / "deploy/nginx/nginx.conf").touch()
+    (tmp_path / "deploy/secrets").mkdir(mode=0o700)
+    for name in ("models/bundle", "models/bundle/bundle.json", "deploy", "deploy/nginx", "deploy/nginx/nginx.conf"):
+        (tmp_path / name).chmod(0o755)  # whatever the umask is
     assert ready("all", "engine", "compose") == ""
+    for name in ("deploy/nginx/nginx.conf", "models/bundle/bundle.json", "models/bundle"):
+        (tmp_path / name).chmod(0o750)
+        assert ready("all", "engine", "compose").startswith(f"error: {name}: containers run as other users, who can't read it; chmod")
+        (tmp_path / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("path", sorted((DEPLOY / "images").glob("*.Dockerfile")), ids=lambda path: path.name)
+def test_an_empty_volume_has_one_owner_whichever_image_it_is_made_from(path: Path) -> None:
+    """An engine gives an empty volume the owner that its place has in the image of whichever container was made last."""
+    (chowned,) = re.findall(r"chown (\w+):\w+ ([^\n&\\]+)", path.read_text())
+    users = [name for name, service in OURS.items() if service["build"]["dockerfile"].endswith(path.name)]
+    mounts = [mount for name in users for where in (SERVICES, WATCHED) for mount in where.get(name, {}).get("volumes", [])]
+    assert chowned[0] in ("finsight", "mlflow")
+    assert {mount["target"] for mount in mounts if mount["type"] == "volume"} <= set(chowned[1].split())
+
+
+def git_of_the_image(folder: Path, places: Mapping[str, str]) -> dict[str, str]:
+    """What has git see the repository as another user's, with what the image tells it."""
+    config = folder / "gitconfig"
+    told = re.findall(r"git config --system (?:--add )?(\S+) ([^\s\\]+)", (DEPLOY / "images/trainer.Dockerfile").read_text())
+    assert told
+    for name, value in told:
+        moved = next((value.replace(old, new, 1) for old, new in places.items() if value.startswith(old)), value)
+        subprocess.run(["git", "config", "--file", config, "--add", name, moved], check=True)
+    return {"GIT_CONFIG_SYSTEM": str(config), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
 
 
 @pytest.mark.long
-def test_the_clone_that_jobs_run_in_is_made_and_brought_up_to_date(tmp_path: Path) -> None:
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path / "repository"]
-    (tmp_path / "repository").mkdir()
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "--cd", tmp_path / "repository", "init", "-q"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
-    script = (DEPLOY / "clone.sh").read_text().replace("/work", f"{tmp_path}/work").replace("/repository", f"{tmp_path}/repository")
-    script = script.replace(
-        "dvc remote modify -q --local minio", "dvc remote add -q --local minio s3://finsight/dvc; dvc remote modify -q --local minio", 1
-    )
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    said = subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, text=True).stdout
-    assert said.endswith(": one\n")
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "two"], check=True)
-    again = script.replace("dvc remote add -q --local minio s3://finsight/dvc; ", "")
-    assert subprocess.run(["sh", "-c", again], env=environment, check=True, capture_output=True, text=True).stdout.endswith(": two\n")
-    assert "http://minio:9000" in (tmp_path / "work/.dvc/config.local").read_text()
+def test_the_clone_that_jobs_run_in_is_made_and_brought_to_what_is_checked_out(tmp_path: Path) -> None:
+    repository, work = tmp_path / "repository", tmp_path / "work"
+    repository.mkdir()
+    dvc = [sys.executable, "-m", "dvc", "--cd", repository]
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", repository, *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    subprocess.run([*dvc, "init", "-q"], check=True)
+    subprocess.run([*dvc, "remote", "add", "-q", "minio", "s3://finsight/dvc"], check=True)
+    git("add", "-A")
+    git("commit", "-q", "-m", "one")
+    places = {"/work": str(work), "/repository": str(repository)}
+    script = (DEPLOY / "clone.sh").read_text()
+    for old, new in places.items():
+        script = script.replace(old, new)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **git_of_the_image(tmp_path, places)}
+
+    def begun() -> str:
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition(": ")[2]
+
+    assert begun() == "one\n"
+    assert "http://minio:9000" in (work / ".dvc/config.local").read_text()
+    git("commit", "-q", "--allow-empty", "-m", "two")
+    assert begun() == "two\n"
+    git("commit", "-q", "--allow-empty", "--amend", "-m", "two, mended")
+    assert begun() == "two, mended\n"
+    git("tag", "v2")
+    git("switch", "-q", "-c", "other", "HEAD~1")
+    assert begun() == "one\n"
+    git("checkout", "-q", "v2")  # as one does who upgrades
+    assert begun() == "two, mended\n"
+    shutil.rmtree(work)
+    assert begun() == "two, mended\n"
 
 
 @pytest.fixture

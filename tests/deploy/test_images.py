@@ -52,6 +52,11 @@ def test_an_image_is_small_in_rights_and_says_what_it_is(path: Path) -> None:
     assert "org.opencontainers.image.revision" in words["LABEL"]
 
 
+def test_what_serves_keeps_no_installer_of_its_base() -> None:
+    (run,) = (rest for word, rest in stages(SERVING)["base"].steps if word == "RUN")
+    assert re.search(r"pip uninstall .*\bwheel setuptools pip\b", run)
+
+
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
 def test_what_a_process_keeps_for_itself_goes_where_it_may_write(path: Path) -> None:
     (said,) = (rest for stage in stages(path).values() for word, rest in stage.steps if word == "ENV")
@@ -180,7 +185,7 @@ def test_the_serving_image_serves_without_torch_and_writes_nowhere(bare: Bare, f
         subprocess.run(["chmod", "-R", "a-w", bare.root], check=True)
     start = max(path.lstat().st_mtime for path in bare.root.rglob("*"))
     python = bare.root / "opt/finsight/bin/python"
-    for absent in ("torch", "transformers", "dvc", "pandas", "scipy", "pip"):
+    for absent in ("torch", "transformers", "dvc", "pandas", "scipy", "pip", "setuptools"):
         assert subprocess.run([python, "-c", f"import {absent}"], capture_output=True).returncode == 1, absent
     assert size(bare.root / "opt") < 800 * 2**20
     with running(bare, bare.root / "work", **git) as client:

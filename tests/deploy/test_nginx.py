@@ -1,9 +1,11 @@
 """The edge as it is shipped, in front of two replicas, with a certificate of a local authority."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -96,14 +98,15 @@ def configured(folder: Path, port: int, ports: list[int]) -> Path:
 def running(folder: Path, port: int, ports: list[int]) -> Iterator[ssl.SSLContext]:
     """nginx over a folder of its own, in front of replicas that answer; what trusts its certificate."""
     conf, owner = configured(folder, port, ports), {}
+    few = ["sh", "-c", 'ulimit -Sn 1024 && exec "$@"', "sh"]  # files, as an engine may have it
+    command = [*few, NGINX, "-c", conf, "-e", "stderr"]
     if os.geteuid() == 0:  # as in its image, nobody special
         subprocess.run(["chown", "-R", "101:101", folder], check=True)
         owner = {"user": 101, "group": 101, "extra_groups": []}
-    assert NGINX
-    tested = subprocess.run([NGINX, "-t", "-c", conf, "-e", "stderr"], capture_output=True, text=True, **owner)  # type: ignore[call-overload]
+    tested = subprocess.run([*command, "-t"], capture_output=True, text=True, **owner)  # type: ignore[call-overload]
     assert tested.returncode == 0, tested.stderr
     assert "warn" not in tested.stderr
-    nginx = subprocess.Popen([NGINX, "-c", conf, "-e", "stderr", "-g", "daemon off;"], **owner)  # type: ignore[call-overload]
+    nginx = subprocess.Popen([*command, "-g", "daemon off;"], **owner)  # type: ignore[call-overload]
     try:
         trust = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         wait_for(f"https://127.0.0.1:{port}/readyz", nginx, tls=trust)
@@ -173,6 +176,79 @@ class Told(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+
+class Much(Told):
+    """Answers with more than an edge should keep, and counts what was taken of it."""
+
+    taken = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(0 if self.path == "/readyz" else 128):
+                self.wfile.write(bytes(2**20))
+                Much.taken += 1
+
+
+@contextmanager
+def before(replica: type[Told], folder: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
+    """nginx before something that is no service; its port, and what trusts it."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), replica) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = free_port()
+        with running(folder, port, [server.server_port]) as trust:
+            yield port, trust
+        server.shutdown()
+
+
+def test_its_processes_are_few_and_may_open_what_their_connections_take() -> None:
+    with tempfile.TemporaryDirectory(prefix="finsight-edge-") as name, before(Told, Path(name)):
+        main = (Path(name) / "nginx.pid").read_text().strip()
+        workers = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        assert len(workers) == 2, "else as many as the machine has processors"
+        for worker in workers:
+            limit = re.search(r"^Max open files +(\d+)", Path(f"/proc/{worker}/limits").read_text(), re.M)
+            assert limit
+            assert int(limit[1]) >= 2 * 4096
+
+
+def test_what_a_client_does_not_take_is_not_kept_for_it() -> None:
+    """Its /tmp is memory: a few who ask for a large result and do not read it would be the end of it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="finsight-edge-") as name,
+        before(Much, Path(name)) as (port, trust),
+        trust.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1") as client,
+    ):
+        client.sendall(b"GET /v1/jobs/1/result HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(3)
+        assert 0 < Much.taken < 64
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else may mount a small tmpfs")
+def test_a_full_tmp_is_said_and_small_predictions_go_on() -> None:
+    with tempfile.TemporaryDirectory(prefix="finsight-edge-") as name:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "finsight", name], capture_output=True, text=True)
+        if mounted.returncode:
+            pytest.skip(f"no tmpfs here: {mounted.stderr}")
+        try:
+            with (
+                before(Told, Path(name)) as (port, trust),
+                httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}", timeout=30) as client,
+            ):
+                answer = client.post("/v1/predict", content=bytes(2**22))
+                assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "5")
+                assert "full" in answer.json()["detail"]
+                with (Path(name) / "fills").open("wb") as full, contextlib.suppress(OSError):
+                    full.write(bytes(2**21))
+                assert client.post("/v1/predict", content=bytes(60_000)).status_code == 200
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
 
 def test_what_only_the_edge_and_the_service_may_say_is_taken_off() -> None:
     sent = {
@@ -181,15 +257,12 @@ def test_what_only_the_edge_and_the_service_may_say_is_taken_off() -> None:
         "Forwarded": "for=198.51.100.1",
         "X-Real-IP": "198.51.100.1",
     }
-    with tempfile.TemporaryDirectory(prefix="finsight-edge-") as name, ThreadingHTTPServer(("127.0.0.1", 0), Told) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = free_port()
-        with (
-            running(Path(name), port, [server.server_port]) as trust,
-            httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}") as client,
-        ):
-            came = client.get("/v1/me", headers={**sent, "Accept-Language": "en", "X-Forwarded-For": "198.51.100.1"}).json()
-        server.shutdown()
+    with (
+        tempfile.TemporaryDirectory(prefix="finsight-edge-") as name,
+        before(Told, Path(name)) as (port, trust),
+        httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}") as client,
+    ):
+        came = client.get("/v1/me", headers={**sent, "Accept-Language": "en", "X-Forwarded-For": "198.51.100.1"}).json()
     assert not {name.lower() for name in sent} & came.keys()
     assert (came["accept-language"], came["x-forwarded-for"], came["x-forwarded-proto"]) == ("en", "127.0.0.1", "https")
 

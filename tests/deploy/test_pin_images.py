@@ -74,6 +74,13 @@ def test_tags_get_the_digest_that_the_registry_has(registry: str, tmp_path: Path
     assert dockerfile.read_text().count("@sha256") == 1
 
 
+def test_what_is_built_here_is_asked_of_no_registry(tmp_path: Path) -> None:
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(before := "services:\n  a:\n    image: finsight/serving:0.1.0\n    build: .\n")
+    done = pin(compose)
+    assert (done.returncode, done.stderr, compose.read_text()) == (0, "", before)
+
+
 def test_no_digest_is_made_up(registry: str, tmp_path: Path) -> None:
     dockerfile = tmp_path / "a.Dockerfile"
     away = f"127.0.0.1:{free_port()}"

@@ -192,6 +192,39 @@ def test_a_service_writes_json_to_a_pipe_and_words_to_a_terminal_without_its_sec
     assert [json.loads(line)["event"] for line in said(FINSIGHT_LOG_LEVEL="warning").splitlines()] == ["theirs"]
 
 
+def test_what_a_terminal_would_do_is_shown_to_it_and_not_said(capfd: pytest.CaptureFixture[str], lines: Any) -> None:
+    lines(log_format="text")
+    sent = "a\x1b[2J\x9b31m\r\n12:00:00 [critical] forged\u202e"
+    LOG.error(f"got {sent}", extra={"path": "b\x1b[3J"})
+    try:
+        raise ParamsError("a\x1bc")
+    except ParamsError:
+        LOG.exception("ended")
+    said = capfd.readouterr().err
+    assert not set(said) & {"\x1b", "\x9b", "\r", "\u202e"}
+    assert r"got a\x1b[2J\x9b31m\r\n12:00:00 [critical] forged\u202e" in said
+    assert r"path=b\x1b[3J" in said
+    assert not [line for line in said.splitlines() if line.startswith("12:00:00 [critical]")]
+    assert "\nTraceback (most recent call last):\n" in said
+    assert r"ParamsError: a\x1bc" in said
+
+
+def test_errors_of_a_group_are_each_told_without_their_words() -> None:
+    def group() -> None:
+        try:
+            raise ValueError(TEXT)
+        except ValueError as cause:
+            raise ExceptionGroup(TEXT, [KeyError(TEXT), ExceptionGroup(TEXT, [ParamsError("ours"), OSError(1, "the system's")])]) from cause
+
+    with pytest.raises(ExceptionGroup) as caught:
+        group()
+    said = redaction.frames(caught.value)
+    assert TEXT not in said
+    for shown in ("ValueError: [hidden]", "KeyError: [hidden]", "ParamsError: ours", "[Errno 1] the system's", "ExceptionGroup: [hidden]"):
+        assert shown in said
+    assert said.index("ValueError") < said.index("ExceptionGroup") < said.index("KeyError") < said.index("ParamsError")
+
+
 def test_outside_of_a_request_there_is_no_correlation_id(lines: Any) -> None:
     said = lines()
     assert tracing.CORRELATION.get() == ""

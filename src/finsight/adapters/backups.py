@@ -20,6 +20,8 @@ from finsight.errors import ArtifactError, ParamsError
 from finsight.files import atomic_file, json_text
 
 PLAIN, ENCRYPTED = ".tar", ".tar.age"
+_AGE = b"age-encryption.org/"
+"""What an encrypted one begins with, whatever it is called by now."""
 _MANIFEST = "manifest.json"
 _FORMAT = 1
 
@@ -129,7 +131,7 @@ def _checked(path: Path, tar: tarfile.TarFile) -> list[str]:
     found: dict[str, str] = {}
     content: Any = None
     for member in tar:
-        file = tar.extractfile(member)
+        file = tar.extractfile(member) if member.isreg() else None  # of a link it would be another's content
         if not isinstance(file, io.BufferedReader):
             raise ArtifactError(f"{path}: {member.name!r} is no file; this is none of our backups")
         if member.name == _MANIFEST:
@@ -148,7 +150,7 @@ def _checked(path: Path, tar: tarfile.TarFile) -> list[str]:
 @contextmanager
 def _plain(path: Path, key: str | None) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
-        if not path.name.endswith(ENCRYPTED):
+        if not path.name.endswith(ENCRYPTED) and not file.peek(len(_AGE)).startswith(_AGE):
             yield file
             return
         if key is None:

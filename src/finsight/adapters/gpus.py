@@ -52,11 +52,34 @@ def _number(said: str, unit: float) -> float | None:
         return None
 
 
+_hanging: list[subprocess.Popen[str]] = []
+"""Processes that a driver holds: they don't even end when they are killed, and nobody is to wait for that, nor to add to them."""
+
+
 def _asked(fields: Sequence[str], seconds: float) -> list[tuple[str, ...]]:
+    _hanging[:] = [process for process in _hanging if process.poll() is None]
+    if _hanging:
+        return []
     asked = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired):
+        process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
         return []
-    lines = done.stdout.splitlines() if done.returncode == 0 else []
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        _left(process)
+        return []
+    lines = said.splitlines() if process.returncode == 0 else []
     return [tuple(map(str.strip, line.split(","))) for line in lines if line.count(",") == len(fields) - 1]
+
+
+def _left(process: subprocess.Popen[str]) -> None:
+    """End a process, if that can be done at once."""
+    process.kill()
+    if process.stdout:
+        process.stdout.close()
+    try:
+        process.wait(1)
+    except subprocess.TimeoutExpired:
+        _hanging.append(process)

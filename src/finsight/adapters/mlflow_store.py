@@ -171,6 +171,11 @@ def _without_secrets(text: str) -> str:
 
 def refusal(error: Exception, text: str) -> str | None:
     """Why a server that is there has nothing to do with us, and what to set; None where that is not what happened."""
+    if found := re.search(r"out-of-date database schema \(([^)]*)\)", text):
+        return (
+            f"its database is of another MLflow ({found[1]}); keep a copy of it, then `mlflow db upgrade ADDRESS` raises an older one; "
+            "a newer one wants the packages that it was written with"
+        )
     if any(words in text for words in ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "TLS CA certificate bundle")):
         return "its TLS certificate is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to the PEM file of the authority that signed it"
     status = _status(error, text)

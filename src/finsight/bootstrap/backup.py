@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +19,7 @@ from finsight.files import PARTIAL, atomic_folder
 from finsight.settings import Settings, project_root
 
 _REDIS, _DATABASE = "redis/kept.jsonl", "database/mlflow.db"
+_DESK = ".backup-"
 
 
 def backup(settings: Settings, folder: Path) -> tuple[Path, list[str]]:
@@ -29,8 +33,25 @@ def backup(settings: Settings, folder: Path) -> tuple[Path, list[str]]:
     when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     target = folder / f"finsight-{when}{backups.ENCRYPTED if key else backups.PLAIN}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".backup-") as desk:
-        return target, backups.write(target, _files(settings, Path(desk)), key.get_secret_value() if key else None)
+    with _desk(folder) as desk:
+        return target, backups.write(target, _files(settings, desk), key.get_secret_value() if key else None)
+
+
+@contextmanager
+def _desk(folder: Path) -> Iterator[Path]:
+    """A folder for copies, which are in the clear; those that killed runs have left go. Whoever works on one holds its lock."""
+
+    def hold(place: str | Path, ends: ExitStack) -> None:
+        ends.callback(os.close, descriptor := os.open(place, os.O_RDONLY))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    for left in folder.glob(f"{_DESK}*"):
+        with suppress(OSError), ExitStack() as ends:
+            hold(left, ends)
+            shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_DESK) as desk, ExitStack() as ends:
+        hold(desk, ends)
+        yield Path(desk)
 
 
 def _files(settings: Settings, desk: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -86,6 +107,18 @@ def _copy(source: Path, target: Path) -> None:
             old.backup(new)
     except sqlite3.Error as error:
         raise ArtifactError(f"{source} can't be copied to {target}: {error}; see to that, and do it again") from None
+
+
+def contained(settings: Settings, path: Path) -> list[str]:
+    """The names of what is in a backup, each of which is what was written.
+
+    :raises ArtifactError: when the backup is not whole, or none.
+    """
+    from finsight.adapters import backups
+
+    key = settings.encryption_key
+    with backups.opened(path, key.get_secret_value() if key else None) as content:
+        return content.names
 
 
 def restore(settings: Settings, path: Path, replace: bool) -> tuple[list[str], int]:

@@ -5,6 +5,7 @@ An AdviceError is of what works, though not as well as it could; any other Finsi
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -13,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from finsight.domain.diagnosis import AdviceError
-from finsight.environment import cache_folder, cores
+from finsight.environment import cache_folder, cores, quota
 from finsight.errors import FinsightError
 from finsight.settings import project_root
 
@@ -54,10 +55,9 @@ def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(re.findall(r"\w+", cpuinfo.read_text(encoding="utf-8"))) if cpuinfo.is_file() else set()
     found = " ".join([f"{cores()} cores", platform.machine(), *(flag for flag in _FLAGS if flag in flags)])
-    if (quota := _quota()) and quota < cores():
-        raise AdviceError(
-            f"{found}, but this container may use {quota:g}; set OMP_NUM_THREADS={max(1, round(quota))}, or threads wait for each other"
-        )
+    most, counted = quota(), os.cpu_count() or 1
+    if most is not None and most < counted:
+        raise AdviceError(f"{found}: the time of {most:g}, of {counted} that libraries count; set OMP_NUM_THREADS={cores()}")
     if platform.machine() == "x86_64" and flags and "avx2" not in flags:
         raise AdviceError(f"{found}: no AVX2, so 8-bit formats are slow here; `finsight fastest` finds the best one")
     return found
@@ -117,15 +117,6 @@ def _version(name: str) -> str | None:
 
 def _some(words: list[str]) -> str:
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
-
-
-def _quota() -> float | None:
-    """Cores of this container's limit."""
-    try:
-        most, period = (_CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if most == "max" else int(most) / int(period)
 
 
 def _available() -> int | None:

@@ -37,14 +37,18 @@ def backup(folder: Path) -> None:
 @click.command()
 @click.argument("file", type=PATH)
 @click.option("--replace", is_flag=True, help="Remove what is there; nothing is restored over something otherwise.")
+@click.option("--check", is_flag=True, help="Only decrypt it and compare every digest in it; nothing is changed.")
 @edge
-def restore(file: Path, replace: bool) -> None:
+def restore(file: Path, replace: bool, check: bool) -> None:
     """Put back what `finsight backup` wrote, where the same settings say, and walk the audit log. Stop services and workers before.
 
     All of it is checked before anything is changed. Ends with 3 when it is restored and the audit log in it does not hold.
     """
-    from finsight.bootstrap.backup import restore
+    from finsight.bootstrap.backup import contained, restore
 
+    if check:
+        click.secho(f"{file} is whole: {_parts(contained(load_settings(), file))}", fg="green")
+        return
     names, records = restore(load_settings(), file, replace)
     click.secho(f"{file} restored: {_parts(names)}; {records} records of the audit log hold", fg="green")
 
