@@ -171,7 +171,7 @@ def test_the_service_predicts_is_measured_and_ends(trained: Cluster, repository:
 
 def _measured(client: httpx.Client) -> None:
     """As Prometheus does for the chart's ServiceMonitor: by OAuth 2.0, for a key that may read metrics; a stranger may not."""
-    made = client.post("/v1/keys", json={"name": "prometheus", "roles": ["admin"], "scopes": ["metrics.read"]}).json()
+    made = client.post("/v1/keys", json={"name": "prometheus", "roles": ["monitor"]}).json()
     stranger = {"X-Forwarded-For": "10.42.0.9"}
     with httpx.Client(base_url=str(client.base_url), headers=stranger) as other:
         assert other.get("/metrics").status_code == 401
