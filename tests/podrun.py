@@ -133,6 +133,10 @@ class Cluster:
             volume = place / "volumes" / mount["name"]
             if not volume.is_dir():
                 volume.mkdir(parents=True)
+                for key, file in self._secret(pod, mount["name"]):
+                    (volume / file).write_text(self.secrets[key])
+                    os.chown(volume / file, 0, pod["securityContext"]["fsGroup"])
+                    (volume / file).chmod(0o440)
                 os.chown(volume, 0, pod["securityContext"]["fsGroup"])  # as a kubelet leaves them: root's, and the group's
                 volume.chmod(0o2775)
             volumes.append((volume, mount["mountPath"], mount.get("readOnly", False)))
@@ -153,6 +157,11 @@ class Cluster:
             started = Running(subprocess.Popen(unshare, env=self._environment(one), stdout=out, stderr=out), log)
         self.running.append(started)
         return started
+
+    def _secret(self, pod: Manifest, volume: str) -> list[tuple[str, str]]:
+        """Keys of the Secret that a volume is made of, each with its file."""
+        (items,) = [each.get("secret", {}).get("items", []) for each in pod.get("volumes", []) if each["name"] == volume] or [[]]
+        return [(each["key"], each["path"]) for each in items]
 
     def _environment(self, one: Manifest) -> dict[str, str]:
         found = {"PATH": f"/image:{_BIN}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(REPO / "src"), "OMP_NUM_THREADS": "1"}

@@ -166,6 +166,50 @@ def test_each_case_has_what_it_is_of(cases: dict[str, dict[str, Any]]) -> None:
     assert external["Ingress/finsight-api"]["metadata"]["annotations"]["nginx.ingress.kubernetes.io/enable-owasp-core-rules"] == "true"
 
 
+def test_secrets_may_come_as_files(cases: dict[str, dict[str, Any]]) -> None:
+    """Each of those that are named stands in no variable, and in the files of those alone that need it."""
+    made = pods(manifests(cases["everything"]))
+    found = {}
+    for owner in ("Deployment/finsight-api", "Deployment/finsight-worker"):
+        (one,) = made[owner]["containers"]
+        (volume,) = [each["secret"] for each in made[owner]["volumes"] if each["name"] == "secrets"]
+        assert {"name": "secrets", "mountPath": "/secrets", "readOnly": True} in one["volumeMounts"]
+        assert (volume["secretName"], volume["defaultMode"]) == ("finsight", 0o440)
+        found[owner] = {each["path"] for each in volume["items"]}
+        variables = {each["name"]: each.get("value") for each in one["env"]}
+        named_files = {name: at for name, at in variables.items() if str(at).startswith("/secrets/")}
+        assert named_files == {f"{name}_FILE": f"/secrets/{name}" for name in found[owner]}
+        assert not found[owner] & variables.keys()
+    assert found["Deployment/finsight-api"] == set(values("everything")["secrets"]["files"])
+    assert found["Deployment/finsight-worker"] == found["Deployment/finsight-api"] - {"FINSIGHT_API_KEY"}
+
+
+def test_authorities_count_wherever_something_is_asked_by_tls(cases: dict[str, dict[str, Any]]) -> None:
+    made = pods(manifests(cases["everything"]))
+    for owner, pod in made.items():
+        for one in containers(pod):
+            trusted = {each["name"] for each in one["env"] if each.get("value") == "/authorities/ca.crt"}
+            mounted = any(each["mountPath"] == "/authorities" for each in one["volumeMounts"])
+            asks = owner != "StatefulSet/finsight-redis"
+            assert (len(trusted), mounted) == ((5, True) if asks else (0, False)), f"{owner}: {one['name']}"
+    assert "authorities" not in str(manifests(cases["defaults"]))
+
+
+def test_whoever_fetches_from_s3_signs_for_its_region(cases: dict[str, dict[str, Any]]) -> None:
+    """A bucket elsewhere than us-east-1 refuses what is signed for that."""
+    made = manifests(cases["everything"])
+    regions = {}
+    for owner, pod in pods(made).items():
+        for one in containers(pod):
+            given = {each["name"]: each.get("value") for each in one.get("env", [])}
+            for each in one.get("envFrom", []):
+                given |= named(made)[f"ConfigMap/{each['configMapRef']['name']}"]["data"]
+            if "AWS_ACCESS_KEY_ID" in given:
+                regions[owner, one["name"]] = given.get("AWS_DEFAULT_REGION")
+    assert len(regions) == 6
+    assert set(regions.values()) == {"eu-central-1"}
+
+
 def test_prometheus_reaches_the_workers_and_nobody_else_does(cases: dict[str, dict[str, Any]]) -> None:
     everything = named(manifests(cases["everything"]))
     (worker,) = everything["Deployment/finsight-worker"]["spec"]["template"]["spec"]["containers"]
@@ -204,7 +248,7 @@ def test_no_secret_is_in_a_manifest(cases: dict[str, dict[str, Any]]) -> None:
         assert not [
             each["name"]
             for each in variables
-            if secret.search(each["name"]) and "value" in each and not each["name"].startswith("GIT_CONFIG")
+            if secret.search(each["name"]) and "value" in each and not re.search("^GIT_CONFIG|_FILE$", each["name"])
         ]
 
 

@@ -32,7 +32,8 @@ ELSEWHERE = {
 OTHERS = {
     "HOME", "USER", "GIT_TERMINAL_PROMPT", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0", "DVC_SITE_CACHE_DIR",
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
 }  # fmt: skip
 
 
@@ -154,6 +155,7 @@ def test_secrets_are_the_settings_that_are_secret() -> None:
     """None of them can be given as a value; each comes from the Secret, to those alone that need it."""
     secret = secret_settings()
     assert not secret & set(SCHEMA["properties"]["settings"]["properties"])
+    assert secret == set(SCHEMA["properties"]["secrets"]["properties"]["files"]["items"]["enum"])
     templates = {name: (CHART / f"templates/{name}.yaml").read_text() for name in ("api", "worker", "training")}
     assert secret == {name for name in secret if any(name in text for text in templates.values())}
     assert not {"FINSIGHT_API_KEY", "FINSIGHT_OIDC_CLIENT_SECRET"} & set(

@@ -75,6 +75,7 @@ def cluster(repository: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 "s3": {"endpoint": s3},
                 "training": {"enabled": True},
                 "settings": {"FINSIGHT_DRAIN_SECONDS": "1"},
+                "secrets": {"files": ["FINSIGHT_API_KEY", "FINSIGHT_REDIS_URL"]},
                 "worker": {"bundle": "models:/finsight@champion"},
             }
             made = helm(above)
