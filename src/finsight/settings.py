@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     """Where the service runs, for the conditions of its policy."""
 
     limits: str = ""
-    """Requests of one credential in a time, where they differ from finsight.service.limits: ``predict=50/second; *=10/minute``."""
+    """Requests of one credential in a time, where they differ from finsight.adapters.windows: ``predict=50/second; *=10/minute``."""
 
     max_body: int = Field(default=32 * 2**20, ge=1)
     """The largest body of a request, in bytes: 256 texts of 10,000 characters fit, each character written as two escapes."""
