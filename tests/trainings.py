@@ -37,7 +37,7 @@ def started(project: Project, **kwargs: Any) -> subprocess.Popen[str]:
 
 def wait_for_a_step(project: Project, process: subprocess.Popen[str], step: int) -> None:
     path = project.root / "reports/steps.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not path.exists() or path.read_text().count("\n") < step:
         assert process.poll() is None, "it ended before the step"
         assert time.monotonic() < deadline, "no step was seen"

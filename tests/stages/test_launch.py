@@ -21,7 +21,7 @@ from finsight.pipeline.train import divided
 from servers import free_port
 from trainings import curves, started, states, steps, trained, wait_for_a_step
 
-# Sums come in another order: at most so much in a metric, and in a weight after 54 steps.
+# Sums come in another order: at most so much in a metric, and in a weight after 66 steps.
 BOUND = 1e-4
 
 

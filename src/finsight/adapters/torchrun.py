@@ -39,10 +39,13 @@ def relaunched(launch: LaunchParams, command: Sequence[str], say: Say) -> bool:
     if launched() or launch.processes * launch.nodes == 1:
         return False
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its summary of a failure is a page without the reason
-    address = _meeting(launch, say) if launch.nodes > 1 else None
+    # The agent's own store would be used again after a restart, and processes wait there for what the dead ones wrote (torch 2.13).
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    several = launch.nodes > 1
+    address = _meeting(launch, say) if several else "127.0.0.1"
     parameters = RendezvousParameters(
         backend="c10d",
-        endpoint=launch.rendezvous if address else "localhost:0",
+        endpoint=launch.rendezvous if several else "localhost:0",
         run_id="finsight",
         min_nodes=launch.nodes,
         max_nodes=launch.nodes,
