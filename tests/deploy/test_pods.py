@@ -128,11 +128,11 @@ def test_training_pushes_and_registers(trained: Cluster) -> None:
     assert list((trained.folder / "buckets/finsight/mlflow").rglob("*.onnx"))
 
 
-def test_two_pods_of_an_indexed_job_train_one_model(trained: Cluster) -> None:
+def test_two_pods_of_an_indexed_job_train_one_model(cluster: Cluster) -> None:
     """The second comes later, has a clone and a state of its own, and leaves all outputs to the first."""
-    machines = Cluster(trained.folder / "machines", [], SECRETS)
+    machines = Cluster(cluster.folder / "machines", [], SECRETS)
     machines.folder.mkdir()
-    machines.manifests = rendered({**trained.values, "training": {"enabled": True, "nodes": 2}})
+    machines.manifests = rendered({**cluster.values, "training": {"enabled": True, "nodes": 2}})
     try:
         clones = [machines.start(TRAINING, "clone", index) for index in (0, 1)]
         assert [clone.ends(300) for clone in clones] == [0, 0], [clone.said() for clone in clones]
@@ -146,7 +146,7 @@ def test_two_pods_of_an_indexed_job_train_one_model(trained: Cluster) -> None:
     assert not (work / "node-1/finsight/models/checkpoint").exists()
     lock = yaml(work / "node-0/finsight/dvc.lock")
     (bundle,) = [out["md5"] for out in lock["stages"]["export"]["outs"] if out["path"] == "models/bundle"]
-    assert (trained.folder / f"buckets/finsight/dvc/files/md5/{bundle[:2]}/{bundle[2:]}").is_file(), "the first goes on to the end"
+    assert (cluster.folder / f"buckets/finsight/dvc/files/md5/{bundle[:2]}/{bundle[2:]}").is_file(), "the first goes on to the end"
 
 
 def test_mlflow_answers_to_its_names_alone(cluster: Cluster) -> None:

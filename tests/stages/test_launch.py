@@ -91,7 +91,7 @@ class Hosts:
         project = self.projects[rank]
         (project.root / "reports/steps.jsonl").unlink(missing_ok=True)
         said = launch(nodes=2, node_rank=rank, rendezvous=f"{self.host}:{self.port}", **changes)
-        enter = ["ip", "netns", "exec", self.namespaces[rank]] if self.namespaces else []
+        enter = ["ip", "netns", "exec", self.namespaces[1 - rank]] if self.namespaces else []
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         environment = {**os.environ, **project.env, "FINSIGHT_LAUNCH": said}
         return subprocess.Popen([*enter, *project.command("train")], cwd=project.root, env=environment, text=True, **pipes)
@@ -99,7 +99,7 @@ class Hosts:
 
 @pytest.fixture
 def namespaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces, 10.231.7.1 and 10.231.7.2, with a wire between them."""
+    """Two network namespaces, 10.231.7.1 and 10.231.7.2, with a wire between them; the first machine is in the second."""
     names = (f"finsight-a-{os.getpid()}", f"finsight-b-{os.getpid()}")
     ends = (f"fa{os.getpid()}", f"fb{os.getpid()}")
     lines = [f"netns add {name}" for name in names] + [f"link add {ends[0]} type veth peer name {ends[1]}"]
@@ -167,9 +167,9 @@ def test_two_processes_do_what_one_does(alone: Project, together: Project) -> No
 def test_two_machines_do_what_one_does(
     prepared: Project, alone: Project, tmp_path: Path, request: pytest.FixtureRequest, in_namespaces: bool
 ) -> None:
-    where = (request.getfixturevalue("namespaces"), "10.231.7.1") if in_namespaces else (None, "127.0.0.1")
+    where = (request.getfixturevalue("namespaces"), "10.231.7.2") if in_namespaces else (None, "127.0.0.1")
     hosts = Hosts(prepared, tmp_path, *where)
-    with hosts.start(1) as other, hosts.start(0) as one:
+    with hosts.start(1) as other, hosts.start(0) as one:  # torchrun ranks them by address, then by process: the first is the second here
         _, err = one.communicate()
         _, other_err = other.communicate()
     assert (one.returncode, other.returncode) == (0, 0), err + other_err

@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+from torch.distributed.launcher.api import LaunchConfig
 
 from finsight.errors import LostError, StoppedError, UnreachableError
 from finsight.modeling.distributed import launched
@@ -78,6 +79,7 @@ def _run(launch: LaunchParams, parameters: RendezvousParameters, command: Sequen
         args=("-u", *command),
         max_restarts=launch.restarts,
         local_addr=parameters.local_addr,
+        numa_options=LaunchConfig(launch.nodes, launch.nodes, launch.processes).numa_options,  # as torchrun has it: each GPU's own node
     )
     try:
         result: RunResult = _Agent(spec, say).run()

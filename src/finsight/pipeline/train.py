@@ -92,11 +92,11 @@ def train(
             "teacher": teacher.about() | {"trained": teachers} if teacher else None,
             **({"prune": found.report} if found else {}),
         }
-        if world.first:
-            save_checkpoint(model, prepared / TOKENIZER, checkpoint)
-            content["checkpoint_sha256"] = folder_digest(checkpoint)
-            write_json(report, content)
-            work.clear()
+    if world.first:  # among others, transformers writes weights in the process of rank 0 alone, which may be another machine's
+        save_checkpoint(model, prepared / TOKENIZER, checkpoint)
+        content["checkpoint_sha256"] = folder_digest(checkpoint)
+        write_json(report, content)
+        work.clear()
     return content
 
 
