@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     cache: Path = Field(default_factory=cache_folder)
     """Verified backbones and model versions; shared by every clone on the machine."""
 
+    launch: str = ""
+    """What of ``train.launch`` is otherwise on this machine, which DVC need not know: ``nodes=2,node_rank=1,rendezvous=first:29500``."""
+
     mlflow_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     """MLflow server or database; SQLite in the clone's root when unset."""
 

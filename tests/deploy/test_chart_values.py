@@ -26,6 +26,7 @@ ELSEWHERE = {
     "AWS_ENDPOINT_URL": "s3.endpoint",
     "FINSIGHT_SERVICE_METRICS": "the service is asked at its own port, with a credential; its NetworkPolicy closes every other",
     "FINSIGHT_WORKER_METRICS": "the chart's own, since NetworkPolicy and PodMonitor name the port",
+    "FINSIGHT_LAUNCH": "the chart's own, of training.nodes and training.gpu",
     "FINSIGHT_METRICS_DIR": "no node_exporter looks into a pod; FINSIGHT_PUSHGATEWAY is for those that end",
 }
 # Variables that others read: git, DVC, MLflow, boto3, the C library.
@@ -107,6 +108,8 @@ def test_every_value_is_in_the_schema() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"training": {"nodes": 0}}, "training.nodes"),
+        ({"scoring": {"input": "s3://a/b; rm -r /"}}, "scoring.input"),
         ({"worker": {"gpus": 1}}, "gpus"),
         ({"replicaCount": 3}, "replicaCount"),
         ({"settings": {"FINSIGHT_DRAIN_SECOND": "10"}}, "FINSIGHT_DRAIN_SECOND"),
@@ -148,7 +151,8 @@ def test_variables_of_the_templates_are_read() -> None:
     own, shown = set(re.findall(r"FINSIGHT_[A-Z0-9_]+", text)), set(re.findall(r"name: ([A-Z][A-Z0-9_]+)", text))
     assert own <= read_by_finsight()
     assert {"FINSIGHT_CACHE", "FINSIGHT_API_KEY", "FINSIGHT_REDIS_URL"} <= own
-    assert shown - own - OTHERS == {"REPOSITORY", "REVISION", "DVC_REMOTE", "DVC_ENDPOINT"}, "of the script that clones"
+    scripts = {"REPOSITORY", "REVISION", "DVC_REMOTE", "DVC_ENDPOINT", "JOB_NAME"}
+    assert shown - own - OTHERS == scripts, "of the scripts that clone and train"
 
 
 def test_secrets_are_the_settings_that_are_secret() -> None:

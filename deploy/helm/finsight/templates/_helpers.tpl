@@ -175,18 +175,24 @@ resources:
 {{- end }}
 {{- end }}
 
+{{/* The pods of an indexed Job share one volume, each in a folder of its own. Argument: several. */}}
+{{- define "finsight.work" -}}
+- {name: work, mountPath: /work{{ if .several }}, subPathExpr: node-$(JOB_COMPLETION_INDEX){{ end }}}
+{{- end }}
+
+{{/* Arguments: root, and for those that share /work several. */}}
 {{- define "finsight.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: cache, mountPath: /cache}
-- {name: work, mountPath: /work}
-{{- include "finsight.authoritiesMount" . }}
-{{- if .Values.repository.credentials }}
+{{ include "finsight.work" . }}
+{{- include "finsight.authoritiesMount" .root }}
+{{- if .root.Values.repository.credentials }}
 - {name: git, mountPath: /git, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{/* Makes the clone, or brings one that was kept to the revision. A branch is the remote's. Git refuses a folder of another owner, as the
-     root of a volume is: so the clone lies below. Arguments: root, image, data (whether the corpora that DVC tracks are wanted too). */}}
+     root of a volume is: so the clone lies below. Arguments: root, image, data (whether the corpora that DVC tracks are wanted too), several. */}}
 {{- define "finsight.clone" -}}
 - name: clone
   {{- include "finsight.image" (dict "root" .root "image" .image) | nindent 2 }}
@@ -231,7 +237,7 @@ resources:
   {{- include "finsight.confined" .root | nindent 2 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
-    - {name: work, mountPath: /work}
+    {{- include "finsight.work" . | nindent 4 }}
     {{- with include "finsight.authoritiesMount" .root | trim }}
     {{- . | nindent 4 }}
     {{- end }}
