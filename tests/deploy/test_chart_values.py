@@ -192,12 +192,13 @@ def test_the_ingress_lets_through_what_is_for_people_and_programs() -> None:
     exact, prefixes = re.findall(r"range list ((?:\"[\w/.]*\" ?)+)", (CHART / "templates/ingress.yaml").read_text())
     exact, prefixes = re.findall(r'"([^"]*)"', exact), re.findall(r'"([^"]*)"', prefixes)
     routes = {path for _, path in actions(app_with())}
-    closed = {path for path in routes if path not in exact and not any(path == one or path.startswith(f"{one}/") for one in prefixes)}
+    below = [one.rstrip("/") for one in prefixes]
+    closed = {path for path in routes if path not in exact and not any(path == one or path.startswith(f"{one}/") for one in below)}
     assert closed <= {"/metrics", "/livez", "/readyz", "/startupz", "/healthz"}
     assert "/metrics" in closed
-    assert all(any(path == one or path.startswith(f"{one}/") for path in routes) for one in (*exact, *prefixes)), (
-        "a path that is no route's"
-    )
+    # NGINX Ingress Controller makes locations of them, which begin in the middle of a word: /live would let /livez through.
+    assert not [path for path in closed if any(path.startswith(one) for one in prefixes)]
+    assert all(any(path == one or path.startswith(f"{one}/") for path in routes) for one in (*exact, *below)), "a path that is no route's"
 
 
 def test_the_adapters_queries_give_what_scales_the_service(tmp_path: Path) -> None:
