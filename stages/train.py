@@ -25,15 +25,14 @@ def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, environme
     from finsight.pipeline.train import train
 
     params = bootstrap.load_params()
-    if relaunched(params.train.launch, sys.argv):
+    recipe = bootstrap.recipe(params)
+    if relaunched(recipe.launch, sys.argv, lambda said: click.secho(said, fg="yellow", err=True)):
         return
     backbone = bootstrap.backbone(params)
     with stop_signal() as stop, bootstrap.tracked(params) as run, JsonLines(steps) as log, ProgressBar() as bar:
         scratch, teacher = bootstrap.scratch(), bootstrap.teacher(params)
         outputs = (checkpoint, report, curves)
-        found = train(
-            prepared, params.labels, params.train, backbone, *outputs, [bar, log, run], scratch=scratch, teacher=teacher, stop=stop
-        )
+        found = train(prepared, params.labels, recipe, backbone, *outputs, [bar, log, run], scratch=scratch, teacher=teacher, stop=stop)
         if "checkpoint_sha256" in found:  # of several processes one has written it
             write_json(environment, describe())
             run.made(found["checkpoint_sha256"])

@@ -25,6 +25,7 @@ CASES = {
     "defaults": None,
     "everything": CHART / "ci/everything-values.yaml",
     "external": CHART / "ci/external-values.yaml",
+    "machines": CHART / "ci/machines-values.yaml",
 }
 Manifest = dict[str, Any]
 
@@ -59,15 +60,22 @@ def named(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     return found
 
 
-def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
-    """The spec of each pod that the manifests make, by its owner's kind and name."""
+def templates(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
+    """The template of each pod that the manifests make, by its owner's kind and name, and of Ray's by their part, too."""
     found = {}
     for name, one in named(manifests).items():
         spec = one.get("spec", {})
+        ray = spec.get("rayClusterSpec")
+        parts = {"head": ray["headGroupSpec"], **{each["groupName"]: each for each in ray["workerGroupSpecs"]}} if ray else {}
+        found |= {f"{name}/{part}": its["template"] for part, its in parts.items()}
         template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
-        if template:
-            found[name] = template["spec"]
+        found |= {name: template} if template else {}
     return found
+
+
+def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
+    """The spec of each pod that the manifests make, likewise."""
+    return {name: template["spec"] for name, template in templates(manifests).items()}
 
 
 def containers(pod: Manifest) -> Iterator[Manifest]:
@@ -162,13 +170,10 @@ def open_ways(manifests: Sequence[Manifest]) -> list[str]:
     """Pods that no policy closes, and rules of policies without a peer: those would let everybody."""
     policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
     found = []
-    for name, one in named(manifests).items():
-        spec = one.get("spec", {})
-        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
-        if template:
-            labels = template["metadata"]["labels"].items()
-            closing = [its for its in policies if its["podSelector"].get("matchLabels", {}).items() <= labels]
-            found += [] if any(set(its["policyTypes"]) == {"Ingress", "Egress"} for its in closing) else [name]
+    for name, template in templates(manifests).items():
+        labels = template["metadata"]["labels"].items()
+        closing = [its for its in policies if its["podSelector"].get("matchLabels", {}).items() <= labels]
+        found += [] if any(set(its["policyTypes"]) == {"Ingress", "Egress"} for its in closing) else [name]
     for its in policies:
         found += [f"ingress {rule}" for rule in its.get("ingress") or [] if not rule.get("from") or not rule.get("ports")]
         found += [f"egress {rule}" for rule in its.get("egress") or [] if not rule.get("to") or not rule.get("ports")]
@@ -189,7 +194,7 @@ def dangling(manifests: Sequence[Manifest]) -> list[str]:
         }
         found += [f"{name}: {one}" for one in sorted(asked - have.keys())]
         volumes = {one["name"] for one in pod.get("volumes", [])} | {
-            one["metadata"]["name"] for one in have[name]["spec"].get("volumeClaimTemplates", [])
+            one["metadata"]["name"] for one in have.get(name, {}).get("spec", {}).get("volumeClaimTemplates", [])
         }
         found += [
             f"{name}: volume {each['name']}"
@@ -197,7 +202,9 @@ def dangling(manifests: Sequence[Manifest]) -> list[str]:
             for each in one.get("volumeMounts", [])
             if each["name"] not in volumes
         ]
-    labels = [one["spec"]["template"]["metadata"]["labels"].items() for one in manifests if one["kind"] in ("Deployment", "StatefulSet")]
+        if "subdomain" in pod and f"Service/{pod['subdomain']}" not in have:
+            found.append(f"{name}: subdomain {pod['subdomain']}")
+    labels = [template["metadata"]["labels"].items() for template in templates(manifests).values()]
     for name, one in have.items():
         if one["kind"] in ("Service", "PodDisruptionBudget"):
             wanted = one["spec"]["selector"].get("matchLabels", one["spec"]["selector"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -83,18 +84,20 @@ class Cluster:
     """The pods of some manifests, on loopback.
 
     :param secrets: of the Secret that they name.
+    :param values: that the chart made the manifests of.
     """
 
     folder: Path
     manifests: Sequence[Manifest]
     secrets: Mapping[str, str]
+    values: Mapping[str, Any] = field(default_factory=dict)
     running: list[Running] = field(default_factory=list)
 
-    def start(self, owner: str, container: str) -> Running:
-        """Start one container of the pod of ``owner``; its volumes are shared with the pod's others."""
+    def start(self, owner: str, container: str, index: int | None = None) -> Running:
+        """Start one container of the pod of ``owner``, of an indexed Job that of an index; its volumes are shared with the pod's others."""
         pod = pods(self.manifests)[owner]
         (one,) = [each for each in (*pod.get("initContainers", []), *pod["containers"]) if each["name"] == container]
-        return self._run(owner, pod, one, [*one["command"], *one.get("args", [])], container)
+        return self._run(owner, pod, one, [*one["command"], *one.get("args", [])], container, index)
 
     def probe(self, owner: str, kind: str) -> bool:
         """Whether a probe of the first container of a pod finds it well."""
@@ -126,20 +129,30 @@ class Cluster:
             one.process.kill()  # its first process goes with it, and with that one all others
             one.process.wait()
 
-    def _run(self, owner: str, pod: Manifest, one: Manifest, command: Sequence[str], name: str) -> Running:
-        place = self.folder / owner.replace("/", "-")
+    def _run(self, owner: str, pod: Manifest, one: Manifest, command: Sequence[str], name: str, index: int | None = None) -> Running:
+        place, environment = self.folder / owner.replace("/", "-"), self._environment(owner, one, index)
         user, volumes = pod["securityContext"]["runAsUser"], []
+        claimed = {each["name"] for each in pod.get("volumes", []) if "persistentVolumeClaim" in each}
         for mount in one.get("volumeMounts", []):
-            volume = place / "volumes" / mount["name"]
-            if not volume.is_dir():
-                volume.mkdir(parents=True)
-                os.chown(volume, 0, pod["securityContext"]["fsGroup"])  # as a kubelet leaves them: root's, and the group's
-                volume.chmod(0o2775)
-            volumes.append((volume, mount["mountPath"], mount.get("readOnly", False)))
+            own = "" if index is None or mount["name"] in claimed else f"-{index}"
+            below = re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], mount.get("subPathExpr", mount.get("subPath", "")))
+            volume = place / "volumes" / f"{mount['name']}{own}"
+            for folder in dict.fromkeys((volume, volume / below)):
+                if not folder.is_dir():
+                    folder.mkdir(parents=True)
+                    os.chown(folder, 0, pod["securityContext"]["fsGroup"])  # as a kubelet leaves them: root's, and the group's
+                    folder.chmod(0o2775)
+            for key, file in self._secret(pod, mount["name"]):
+                (volume / file).write_text(self.secrets[key])
+                os.chown(volume / file, 0, pod["securityContext"]["fsGroup"])
+                (volume / file).chmod(0o440)
+            volumes.append((volume / below, mount["mountPath"], mount.get("readOnly", False)))
+        name = name if index is None else f"{name}-{index}"
         root = place / f"root-{name}"
         root.mkdir(exist_ok=True)
         hosts = self.folder / "hosts"
         services = [key.partition("/")[2] for key in named(self.manifests) if key.startswith("Service/")]
+        services += [f"{key.partition('/')[2]}-0.{its['subdomain']}" for key, its in pods(self.manifests).items() if "subdomain" in its]
         hosts.write_text("".join(f"127.0.0.1 {each}\n" for each in ("localhost", *services)))
         program = self.folder / "bin/finsight"
         program.parent.mkdir(exist_ok=True)
@@ -150,17 +163,26 @@ class Cluster:
         log = self.folder / f"{owner.replace('/', '-')}-{name}.log"
         with log.open("wb") as out:
             unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh", "-euc", script]
-            started = Running(subprocess.Popen(unshare, env=self._environment(one), stdout=out, stderr=out), log)
+            started = Running(subprocess.Popen(unshare, env=environment, stdout=out, stderr=out), log)
         self.running.append(started)
         return started
 
-    def _environment(self, one: Manifest) -> dict[str, str]:
+    def _secret(self, pod: Manifest, volume: str) -> list[tuple[str, str]]:
+        """Keys of the Secret that a volume is made of, each with its file."""
+        (items,) = [each.get("secret", {}).get("items", []) for each in pod.get("volumes", []) if each["name"] == volume] or [[]]
+        return [(each["key"], each["path"]) for each in items]
+
+    def _environment(self, owner: str, one: Manifest, index: int | None) -> dict[str, str]:
         found = {"PATH": f"/image:{_BIN}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(REPO / "src"), "OMP_NUM_THREADS": "1"}
         for each in one.get("envFrom", []):
             found |= named(self.manifests)[f"ConfigMap/{each['configMapRef']['name']}"]["data"]
+        found |= {} if index is None else {"JOB_COMPLETION_INDEX": str(index)}
         for each in one.get("env", []):
             asked: Any = each.get("valueFrom", {}).get("secretKeyRef")
-            if asked is None:
+            if "fieldRef" in each.get("valueFrom", {}):
+                assert each["valueFrom"]["fieldRef"] == {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}
+                found[each["name"]] = owner.partition("/")[2]
+            elif asked is None:
                 found[each["name"]] = each["value"]
             elif asked["key"] in self.secrets or not asked.get("optional"):
                 found[each["name"]] = self.secrets[asked["key"]]

@@ -9,6 +9,7 @@ FinsightError
 ├── UnreachableError   a server does not answer or fails
 │   └── RefusedError   it answers, and refuses who we are
 └── StoppedError       a signal ended a training, which can go on
+    └── LostError      another process of it is gone
 """
 
 from __future__ import annotations
@@ -63,3 +64,9 @@ class RefusedError(UnreachableError):
 
 class StoppedError(FinsightError):
     """A training was told to end before its time; its state is kept."""
+
+
+class LostError(StoppedError):
+    """A process that trained with this one is gone."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: whoever started this process may do so again

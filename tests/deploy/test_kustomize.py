@@ -28,10 +28,11 @@ def test_pods_are_confined(manifests: list[Manifest]) -> None:
 
 
 def test_the_example_says_all_that_is_ones_own() -> None:
-    """No address of the base is left in it, and no image without a registry."""
+    """No address or bucket of the base is left in it, and no image without a registry."""
     manifests = kustomized(EXAMPLE)
     text = str(manifests)
     assert "git.example" not in text
+    assert "s3://finsight/" not in text
     assert "finsight.example" not in text
     images = {one["image"] for pod in pods(manifests).values() for one in containers(pod)}
     assert {image for image in images if not image.startswith(("registry.example/", "docker.io/"))} == set()

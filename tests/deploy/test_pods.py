@@ -3,6 +3,7 @@ prediction. No engine and no cluster: what is not run is in docs/kubernetes.md."
 
 import functools
 import http.server
+import json
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from charts import documents, helm, tools, yaml
+from charts import Manifest, documents, helm, tools, yaml
 from clones import Clone, copy_tree
 from conftest import LOOSE_INT8, Project, starter_rows, write_csv
 from podrun import Cluster, needs_namespaces, own_network
@@ -75,12 +76,10 @@ def cluster(repository: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 "s3": {"endpoint": s3},
                 "training": {"enabled": True},
                 "settings": {"FINSIGHT_DRAIN_SECONDS": "1"},
+                "secrets": {"files": ["FINSIGHT_API_KEY", "FINSIGHT_REDIS_URL"]},
                 "worker": {"bundle": "models:/finsight@champion"},
             }
-            made = helm(above)
-            assert not made["refused"], made["refused"]
-            manifests = [one for name, text in made["files"].items() if name.endswith(".yaml") for one in documents(text)]
-            found = Cluster(folder, manifests, SECRETS)
+            found = Cluster(folder, rendered(above), SECRETS, above)
             try:
                 redis, mlflow = found.start(REDIS, "redis"), found.start(MLFLOW, "mlflow")
                 if shutil.which("redis-cli"):
@@ -89,6 +88,13 @@ def cluster(repository: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 yield found
             finally:
                 found.close()
+
+
+def rendered(above: dict[str, Any]) -> list[Manifest]:
+    """What the chart makes of values."""
+    made = helm(above)
+    assert not made["refused"], made["refused"]
+    return [one for name, text in made["files"].items() if name.endswith(".yaml") for one in documents(text)]
 
 
 def pushed(repository: Clone, s3: str) -> None:
@@ -121,6 +127,27 @@ def test_training_pushes_and_registers(trained: Cluster) -> None:
     )
     assert {one["alias"]: one["version"] for one in asked.json()["registered_model"]["aliases"]} == {"champion": "1"}
     assert list((trained.folder / "buckets/finsight/mlflow").rglob("*.onnx"))
+
+
+def test_two_pods_of_an_indexed_job_train_one_model(cluster: Cluster) -> None:
+    """The second comes later, has a clone and a state of its own, and leaves all outputs to the first."""
+    machines = Cluster(cluster.folder / "machines", [], SECRETS)
+    machines.folder.mkdir()
+    machines.manifests = rendered({**cluster.values, "training": {"enabled": True, "nodes": 2}})
+    try:
+        clones = [machines.start(TRAINING, "clone", index) for index in (0, 1)]
+        assert [clone.ends(300) for clone in clones] == [0, 0], [clone.said() for clone in clones]
+        pods = [machines.start(TRAINING, "training", index) for index in (0, 1)]
+        assert [pod.ends(900) for pod in pods] == [0, 0], [pod.said() for pod in pods]
+    finally:
+        machines.close()
+    work = machines.folder / "Job-finsight-training-1/volumes/work"
+    assert {one.name for one in work.iterdir()} == {"node-0", "node-1", "state-0", "state-1"}
+    assert json.loads((work / "node-0/finsight/reports/train.json").read_text())["processes"] == 2
+    assert not (work / "node-1/finsight/models/checkpoint").exists()
+    lock = yaml(work / "node-0/finsight/dvc.lock")
+    (bundle,) = [out["md5"] for out in lock["stages"]["export"]["outs"] if out["path"] == "models/bundle"]
+    assert (cluster.folder / f"buckets/finsight/dvc/files/md5/{bundle[:2]}/{bundle[2:]}").is_file(), "the first goes on to the end"
 
 
 def test_mlflow_answers_to_its_names_alone(cluster: Cluster) -> None:
@@ -171,7 +198,7 @@ def test_the_service_predicts_is_measured_and_ends(trained: Cluster, repository:
 
 def _measured(client: httpx.Client) -> None:
     """As Prometheus does for the chart's ServiceMonitor: by OAuth 2.0, for a key that may read metrics; a stranger may not."""
-    made = client.post("/v1/keys", json={"name": "prometheus", "roles": ["admin"], "scopes": ["metrics.read"]}).json()
+    made = client.post("/v1/keys", json={"name": "prometheus", "roles": ["monitor"]}).json()
     stranger = {"X-Forwarded-For": "10.42.0.9"}
     with httpx.Client(base_url=str(client.base_url), headers=stranger) as other:
         assert other.get("/metrics").status_code == 401

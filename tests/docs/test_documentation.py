@@ -176,3 +176,20 @@ def test_every_variable_that_is_read_is_described() -> None:
         if file.is_file():
             named = set(re.findall(r"\b((?:FINSIGHT|AWS|MLFLOW)_[A-Z0-9_]*?[A-Z0-9])(?:_FILE)?\b", file.read_text()))
             assert named <= described, f"{file}: {sorted(named - described)} is not in docs/schemas.py"
+
+
+def test_modules_that_docstrings_and_pages_name_exist() -> None:
+    """A module that was moved or never made is easily named on in prose."""
+    layers = "adapters|bootstrap|cli|domain|modeling|params|pipeline|service|service_ports"
+    texts = [*(REPO / "src").rglob("*.py"), *(REPO / "docs").rglob("*.md")]
+    said = {found for path in texts for found in re.findall(rf"\bfinsight\.(?:{layers})\.[a-z_0-9]+\b", path.read_text(encoding="utf-8"))}
+    assert len(said) > 100
+    gone = {
+        name for name in said if not (module := REPO / "src" / name.replace(".", "/")).is_dir() and not module.with_suffix(".py").is_file()
+    }
+    defined = {name for name in gone if re.search(rf"\b{name.rpartition('.')[2]}\b", _package(name).read_text(encoding="utf-8"))}
+    assert gone - defined == set()
+
+
+def _package(name: str) -> Path:
+    return REPO / "src" / name.rpartition(".")[0].replace(".", "/") / "__init__.py"

@@ -155,7 +155,7 @@ def test_the_gates_decide_how_a_comparison_ends(clone: Clone) -> None:
     [
         ("nosuch", "error: nosuch: no git revision or experiment here"),
         ("99", "error: 99: no such version; there: 1 champion"),
-        ("HEAD~1", "error: HEAD~1: its files can't be had: [Errno 2] No storage files available: 'reports/predictions.parquet'"),
+        ("HEAD~1", "error: HEAD~1: its files can't be had: No storage files available: 'reports/predictions.parquet'"),
     ],
 )
 def test_what_can_t_be_compared_with_is_one_line(clone: Clone, name: str, says: str) -> None:

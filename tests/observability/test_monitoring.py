@@ -108,7 +108,7 @@ def watched(ran: tuple[Project, Path, str], tmp_path_factory: pytest.TempPathFac
 
 def by_token(http: httpx.Client, folder: Path) -> dict[str, Any]:
     """What docs/observability.md has of a service whose own port alone can be reached."""
-    made = http.post("/v1/keys", json={"name": "prometheus", "roles": ["admin"], "scopes": ["metrics.read"]}).json()
+    made = http.post("/v1/keys", json={"name": "prometheus", "roles": ["monitor"]}).json()
     (folder / "metrics").write_text(made["client_secret"])
     token = {"client_id": made["id"], "client_secret_file": str(folder / "metrics"), "token_url": str(http.base_url.join("/v1/auth/token"))}
     return {"job_name": BY_TOKEN, "oauth2": token, "static_configs": [{"targets": [http.base_url.netloc.decode()]}]}

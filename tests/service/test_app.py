@@ -103,7 +103,8 @@ def test_every_answer_tells_a_browser_what_it_must_not_do(client: httpx.Client) 
 def test_every_route_says_who_may_use_it() -> None:
     from fastapi.routing import iter_route_contexts
 
-    from finsight.service.access import OneKey, action_of
+    from finsight.service.access import action_of
+    from finsight.service.plain_gates import OneKey
 
     app = app_with(OneKey("x"))
     routes = [route for route in iter_route_contexts(app.routes) if getattr(route, "dependant", None)]

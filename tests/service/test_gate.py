@@ -21,8 +21,9 @@ from finsight.adapters.redis_tickets import RedisTickets
 from finsight.bootstrap.credentials import loopback, ways_in
 from finsight.domain.access import Principal
 from finsight.errors import ParamsError
-from finsight.service.access import OneKey, action_of, may_open
+from finsight.service.access import action_of, may_open
 from finsight.service.client_address import address_of, networks
+from finsight.service.plain_gates import OneKey
 from finsight.service.serving import run
 from finsight.settings import Settings
 from live import ADMIN_KEY, Live, live

@@ -37,8 +37,11 @@ SCORER = VIEWER | {"predict", "score", "jobs.create", "jobs.create.score", "jobs
 KINDS = {f"jobs.create.{kind}" for kind in ("train", "evaluate", "export", "register", "validate", "score", "tune")}
 TRAINER = SCORER | KINDS
 RELEASER = VIEWER | {"predict", "models.promote", "models.rollback"}
-ADMIN = TRAINER | RELEASER | {"keys.create", "keys.read", "keys.revoke", "audit.read", "metrics.read"}
-MAY: dict[str, set[str]] = {"viewer": VIEWER, "scorer": SCORER, "trainer": TRAINER, "releaser": RELEASER, "admin": ADMIN, "nobody": set()}
+MONITOR = {"metrics.read"}
+ADMIN = TRAINER | RELEASER | MONITOR | {"keys.create", "keys.read", "keys.revoke", "audit.read"}
+MAY: dict[str, set[str]] = {
+    "viewer": VIEWER, "scorer": SCORER, "trainer": TRAINER, "releaser": RELEASER, "monitor": MONITOR, "admin": ADMIN, "nobody": set(),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,9 @@ def address(service: httpx.Client) -> str:
 def schemathesis(document: str | Path, service: httpx.Client, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run", document]
     given = ["--url", address(service), "-H", f"X-API-Key: {KEY}", "--no-color", *options]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "address", "PYTHONPATH": str(HERE)}
+    made = service.post("/v1/keys", json={"name": "fuzz", "roles": ["scorer"], "days": 1}).json()
+    client = f"{made['id']}:{made['client_secret']}"
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "address", "PYTHONPATH": str(HERE), "FUZZ_CLIENT": client}
     return subprocess.run([*command, *given], cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -118,6 +120,7 @@ def test_the_service_does_what_the_document_says(apart: httpx.Client, tmp_path: 
     few = ("--phases", "examples,coverage,fuzzing", "-n", "8", "--max-time", "30")
     done = schemathesis(f"{address(apart)}/openapi.json", apart, tmp_path, *few, *slow)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert 'finsight_requests_total{method="POST",route="/v1/auth/token",status="200"}' in apart.get("/metrics").text, "no token was made"
 
 
 @pytest.mark.long

@@ -99,10 +99,10 @@ def test_show_prints_each_role_and_action() -> None:
     shown = CliRunner().invoke(main, ["policy", "show"])
     assert shown.exit_code == 0, shown.output
     rows = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
-    assert rows["action"] == ["viewer", "scorer", "trainer", "releaser", "admin"]
+    assert rows["action"] == ["viewer", "scorer", "trainer", "releaser", "monitor", "admin"]
     assert rows.keys() == {"action", *ACTIONS}
-    assert rows["jobs.cancel"] == ["·", "own", "yes", "·", "yes"]
-    assert rows["audit.read"] == ["·", "·", "·", "·", "yes"]
+    assert rows["jobs.cancel"] == ["·", "own", "yes", "·", "·", "yes"]
+    assert rows["audit.read"] == ["·", "·", "·", "·", "·", "yes"]
 
 
 @pytest.mark.parametrize(

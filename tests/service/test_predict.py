@@ -120,6 +120,8 @@ def test_metrics_are_open_to_this_host_alone(client: httpx.Client) -> None:
     with httpx.Client(base_url=client.base_url) as stranger:
         assert stranger.get("/metrics").status_code == 200
         assert stranger.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
+        for header in ("X-Forwarded-Proto", "X-Envoy-Attempt-Count"):  # of a service mesh, whose proxy is in the same pod
+            assert stranger.get("/metrics", headers={header: "1"}).status_code == 401
         assert stranger.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1", **HEADERS}).status_code == 200
 
 

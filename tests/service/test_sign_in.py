@@ -193,7 +193,7 @@ def test_an_id_token_that_is_not_for_this_sign_in_is_refused(service: Live, issu
 def test_one_for_several_counts_where_it_was_given_to_us(service: Live, issuer: Issuer) -> None:
     issuer.claims = {"aud": [CLIENT, "another"], "azp": CLIENT, "roles": []}
     assert signed_in(service, issuer).status_code == 200
-    assert "you have no role here" in service.http.get("/").text
+    assert "no role of yours opens any of it" in service.http.get("/").text
 
 
 def test_a_token_of_no_key_of_the_issuers_is_refused(service: Live, issuer: Issuer) -> None:

@@ -17,9 +17,9 @@ from finsight.adapters.redis_queue import RedisQueue
 from finsight.adapters.redis_server import embedded
 from finsight.domain.access import Principal
 from finsight.service import open_socket
-from finsight.service.access import OneKey, OpenGate
 from finsight.service.entrance import entrance, house_rules
 from finsight.service.parts import Parts
+from finsight.service.plain_gates import OneKey, OpenGate
 from finsight.service.policy_file import DEFAULT, PolicyFile
 from finsight.settings import Settings
 from sockets import Service, Told, parts_with, quick, rest, rules, service, until

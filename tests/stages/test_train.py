@@ -1,23 +1,20 @@
-"""The train stage as dvc.yaml calls it: repeated, killed, stopped, in several processes, with a teacher, with too little memory."""
+"""The train stage as dvc.yaml calls it: repeated, killed, stopped, with a teacher, with too little memory."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import Project, starter_rows, write_csv
-from servers import free_port
+from trainings import curves, started, states, steps, trained, wait_for_a_step
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +24,6 @@ def prepared(make_project: Callable[[str], Project]) -> Project:
     project.set(train__epochs=3, train__batch_tokens=256, train__lr=0.003, train__save_every=0.0)
     project.run("ingest", "validate", "prepare")
     return project
-
-
-def trained(project: Project) -> dict[str, Any]:
-    project.run("train")
-    return project.json("train.json")
-
-
-def curves(project: Project) -> list[dict[str, float]]:
-    with (project.root / "reports/plots/curves.csv").open() as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def steps(project: Project) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (project.root / "reports/steps.jsonl").read_text().splitlines()]
-
-
-def states(project: Project) -> list[Path]:
-    return sorted((project.root / "cache/training").glob("*.safetensors"))
 
 
 def test_strict_gives_equal_bytes_in_other_processes(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
@@ -64,20 +43,6 @@ def test_each_step_is_a_line_that_others_can_follow(prepared: Project, copy_of: 
     assert [line["step"] for line in plain] == list(range(1, plain[-1]["steps"] + 1))
     assert [line["epoch"] for line in lines if "validation_loss" in line] == [1, 2, 3]
     assert [row["epoch"] for row in curves(project)] == [1, 2, 3]
-
-
-def started(project: Project, **kwargs: Any) -> subprocess.Popen[str]:
-    (project.root / "reports/steps.jsonl").unlink(missing_ok=True)  # as DVC does
-    return project.start("train", **kwargs)
-
-
-def wait_for_a_step(project: Project, process: subprocess.Popen[str], step: int) -> None:
-    path = project.root / "reports/steps.jsonl"
-    deadline = time.monotonic() + 60
-    while not path.exists() or path.read_text().count("\n") < step:
-        assert process.poll() is None, "it ended before the step"
-        assert time.monotonic() < deadline, "no step was seen"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
@@ -113,89 +78,6 @@ def test_a_run_with_other_parameters_does_not_go_on_from_it(prepared: Project, c
     project.set(train__weight_decay=0.02)
     trained(project)
     assert steps(project)[0]["step"] == 1
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("sharded", [False, True])
-def test_two_processes_do_what_one_does_with_twice_the_accumulation(
-    prepared: Project, copy_of: Callable[[Project], Project], sharded: bool
-) -> None:
-    project = copy_of(prepared)
-    project.set(train__accumulation=2, train__threads=1)
-    alone = trained(project)
-    expected = curves(project)
-    project.set(train__accumulation=1, train__launch__processes=2, train__launch__sharded=sharded)
-    together = trained(project)
-    assert (alone["processes"], together["processes"]) == (1, 2), "a launch can silently start one process"
-    for ours, theirs in zip(curves(project), expected, strict=True):
-        for name, value in theirs.items():
-            assert ours[name] == pytest.approx(value, abs=1e-4), name
-    project.run("evaluate")
-    assert project.json("metrics.json")["n"] == 48
-
-
-@pytest.mark.long
-def test_two_machines_do_what_one_does_with_twice_the_accumulation(
-    prepared: Project, copy_of: Callable[[Project], Project], tmp_path: Path
-) -> None:
-    """Two folders with nothing in common but the address at which their processes meet."""
-    first = copy_of(prepared)
-    first.set(train__accumulation=2, train__threads=1)
-    trained(first)
-    expected = curves(first)
-    meet = {"train__launch__nodes": 2, "train__launch__rendezvous": f"127.0.0.1:{free_port()}"}
-    first.set(train__accumulation=1, **meet)
-    cache, tracking = tmp_path / "second/cache", f"sqlite:///{tmp_path}/second/mlflow.db"
-    second = Project(tmp_path / "second", first.backbone, {**first.env, "FINSIGHT_CACHE": str(cache), "MLFLOW_TRACKING_URI": tracking})
-    shutil.copytree(first.root, second.root)
-    shutil.rmtree(second.root / "models/checkpoint")
-    second.set(train__launch__node_rank=1)
-    with second.start("train") as other:
-        trained(first)
-        _, err = other.communicate()
-    assert other.returncode == 0, err
-    assert first.json("train.json")["processes"] == 2
-    assert not (second.root / "models/checkpoint").exists(), "one of them writes"
-    for ours, theirs in zip(curves(first), expected, strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-4)
-
-
-@pytest.mark.long
-def test_two_processes_that_are_killed_go_on(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
-    project = copy_of(prepared)
-    project.set(train__threads=1, train__launch__processes=2)
-    expected = trained(project)["checkpoint_sha256"]
-    with started(project, start_new_session=True) as process:
-        wait_for_a_step(project, process, 2)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert len(states(project)) == 1
-    assert trained(project)["checkpoint_sha256"] == expected
-
-
-@pytest.mark.long
-def test_sigterm_ends_two_processes_with_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
-    project = copy_of(prepared)
-    project.set(train__threads=1, train__launch__processes=2, train__epochs=50)
-    with started(project) as process:
-        wait_for_a_step(project, process, 2)
-        process.terminate()
-        _, err = process.communicate()
-    assert process.returncode == 1
-    assert "Traceback" not in err
-    assert "error: train: SIGTERM ended the processes; the same command goes on from the last state" in err
-    assert len(states(project)) == 1
-
-
-@pytest.mark.long
-def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
-    project = copy_of(prepared)
-    project.set(train__threads=1, train__launch__processes=2, train__lr=1e30, train__max_grad_norm=1e30)
-    with project.start("train") as process:
-        _, err = process.communicate()
-    assert process.returncode == 1
-    assert "Traceback" not in err
-    errors = {line for line in err.splitlines() if "error: " in line}
-    assert {line[line.index("error: ") :].split(" makes")[0] for line in errors} == {"error: train.lr: 1e+30"}
 
 
 @pytest.mark.long

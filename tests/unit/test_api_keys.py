@@ -58,7 +58,7 @@ def maker(*roles: str, tenant: str = "acme", scopes: tuple[str, ...] = ()) -> Pr
     [
         (maker("scorer"), "acme", {"scorer"}, set(), None),
         (maker("scorer", "viewer"), "acme", {"scorer"}, {"predict"}, None),
-        (maker("admin"), "acme", {"viewer", "scorer", "trainer", "releaser", "admin"}, set(), None),
+        (maker("admin"), "acme", {"viewer", "scorer", "trainer", "releaser", "monitor", "admin"}, set(), None),
         (maker("admin", tenant="local"), "acme", {"admin"}, set(), None),
         (maker("admin", scopes=("predict", "score")), "acme", {"scorer"}, {"predict"}, None),
         (maker("scorer"), "acme", {"admin"}, set(), "the role admin"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def fetch(revision: str, paths: Sequence[str], folder: Path) -> None:
     except (SCMError, RevError):
         raise DataError(f"{revision}: no git revision or experiment here; `git branch -a` and `dvc exp show` list them") from None
     except (DvcException, OSError) as error:
-        said = " ".join(str(error).split())
+        said = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
         raise DataError(
-            f"{revision}: its files can't be had: {said}; `dvc push` or `make push` where they are, then `dvc fetch -A`"
+            f"{revision}: its files can't be had: {said}; `dvc push` them where they are and `dvc fetch -A` here, "
+            "or commit what `dvc repro` makes of it here and name that commit"
         ) from None

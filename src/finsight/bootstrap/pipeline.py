@@ -32,6 +32,15 @@ def load_params() -> Params:
     return params
 
 
+def recipe(params: Params) -> TrainParams:
+    """``train``, with the launch of this machine: FINSIGHT_LAUNCH changes single keys of it.
+
+    :raises ParamsError: when the variable names no key of ``train.launch``, or a value that can't be.
+    """
+    said = load_settings().launch
+    return file.on_this_machine(params.train, dict(part.strip().partition("=")[::2] for part in said.split(","))) if said else params.train
+
+
 def reader(name: str, corpus: AnyCorpus) -> CorpusReader:
     """A reader for one corpus, by its format."""
     from finsight.adapters.fiqa_corpus import FiqaReader

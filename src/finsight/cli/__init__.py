@@ -12,6 +12,7 @@ from finsight.cli.backups import backup, restore
 from finsight.cli.corpora import backbone, corpus
 from finsight.cli.doctor import doctor
 from finsight.cli.evaluation import compare, metrics, summary
+from finsight.cli.join import join
 from finsight.cli.models import explain, fastest, predict, score, serve, tune
 from finsight.cli.openapi import openapi
 from finsight.cli.policy import policy
@@ -31,7 +32,7 @@ def main(context: click.Context, profile: Path | None) -> None:
     context.with_resource(profiled(profile))
 
 
-MODELS = (tune, predict, score, explain, fastest, serve, worker, score_object, openapi)
+MODELS = (tune, join, predict, score, explain, fastest, serve, worker, score_object, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 SERVICE = (policy, audit, backup, restore, doctor)
 for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, *SERVICE):

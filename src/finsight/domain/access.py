@@ -12,7 +12,7 @@ class Principal:
 
     :param subject: what the audit log calls them: a key's id, a client's, a user's name at the issuer. Never a secret.
     :param tenant: the group whose jobs and data they see.
-    :param roles: of ``viewer``, ``scorer``, ``trainer``, ``releaser``, ``admin``.
+    :param roles: of ``viewer``, ``scorer``, ``trainer``, ``releaser``, ``monitor``, ``admin``.
     :param scopes: actions that their credential is narrowed to; empty where it is not.
     """
 

@@ -7,12 +7,14 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from finsight.domain.access import Principal
 from finsight.domain.actions import beyond
 
 LOCAL = "local"  # the tenant of a service that nobody has divided; its admins may make keys for the others
-ROLES = ("viewer", "scorer", "trainer", "releaser", "admin")
+Role = Literal["viewer", "scorer", "trainer", "releaser", "monitor", "admin"]
+ROLES: tuple[str, ...] = get_args(Role)
 SUBJECT = "key:"
 """What the subject of a key's holder starts with; the key's id follows."""
 _TEXT = re.compile(r"fsk_([0-9a-f]{24})_([A-Za-z0-9_-]{43})")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,7 +18,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from finsight.errors import ParamsError
+from finsight.errors import LostError, ParamsError
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import LaunchParams
@@ -52,6 +53,7 @@ def joined(device: str, launch: LaunchParams) -> Iterator[World]:
     """The world of this process: that of torchrun, or itself alone.
 
     :raises RuntimeError: when fewer processes meet than torchrun announced.
+    :raises LostError: when another process ends or can't be reached any more while this one needs it.
     """
     if not launched():
         yield ALONE
@@ -62,14 +64,21 @@ def joined(device: str, launch: LaunchParams) -> Iterator[World]:
         if local_rank >= torch.cuda.device_count():
             raise ParamsError(f"train.launch.processes: more than the {torch.cuda.device_count()} GPUs of this machine")
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
         if dist.get_world_size() != int(os.environ["WORLD_SIZE"]):
             raise RuntimeError(f"{dist.get_world_size()} processes met, {os.environ['WORLD_SIZE']} were started")
         first = launch.node_rank == 0 and local_rank == 0
         yield World(dist.get_rank(), dist.get_world_size(), local_rank, launch.sharded, first)
+    except RuntimeError as error:
+        # Gloo's are plain: "[…/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:31245".
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        said = str(error).partition("\n")[0].rpartition("] ")[2] if "[" in str(error) else str(error).partition("\n")[0]
+        raise LostError(f"train: another process is gone ({said[:200]}); the same command goes on from the last state") from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _end_with_the_launcher() -> None:
@@ -104,6 +113,46 @@ def any_of(world: World, yes: bool) -> bool:
     votes = torch.tensor([float(yes)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(votes)
     return bool(votes.item())
+
+
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
+"""Tensors by name, and notes that JSON can hold."""
+
+
+def from_any(world: World, found: State | None) -> State | None:
+    """What one of the processes has found, in all of them; the first's own, if it has. So machines need no folder in common."""
+    if world.size == 1:
+        return found
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    votes = torch.zeros(world.size, device=device)
+    votes[world.rank] = (1 + world.first) * (found is not None)
+    dist.all_reduce(votes)
+    source, (tensors, notes) = int(votes.argmax()), found or ({}, {})
+    if not votes[source]:
+        return None
+    kinds = {name: (list(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in tensors.items()}
+    head = torch.tensor(list(json.dumps([kinds, notes]).encode()), dtype=torch.uint8, device=device)
+    length = torch.tensor([len(head)], device=device)
+    dist.broadcast(length, source)
+    head = head if world.rank == source else torch.empty(int(length), dtype=torch.uint8, device=device)
+    dist.broadcast(head, source)
+    kinds, notes = json.loads(bytes(head.tolist()))
+    received = {}
+    for name, (shape, kind) in kinds.items():
+        tensor = tensors[name].to(device) if world.rank == source else torch.empty(shape, dtype=getattr(torch, kind), device=device)
+        dist.broadcast(tensor, source)
+        received[name] = tensor.cpu()
+    return received, notes
+
+
+def agreed(world: World, digest: str) -> bool:
+    """Whether all processes say the same; texts of one length."""
+    if world.size == 1:
+        return True
+    mine = torch.tensor(list(digest.encode()), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    limits = torch.stack([mine, -mine])
+    dist.all_reduce(limits, dist.ReduceOp.MAX)
+    return bool((limits[0] == -limits[1]).all())
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from finsight.errors import ParamsError, StoppedError
 from finsight.modeling.batching import Data, batches
 from finsight.modeling.device import Hardware
-from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, local, shard, whole
+from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, from_any, local, shard, whole
 from finsight.modeling.dropout import cheapen_dropout
 from finsight.modeling.gradients import Gradients
 from finsight.modeling.inference import predict
@@ -86,7 +86,7 @@ def fit(
     the epochs differ.
     Each row weighs the same whatever the size of its batch: the summed loss is divided by the mean number of rows a step.
     Batches and dropout depend on the seed, the epoch and the step only, so that a run that was stopped goes on as if it had not been, and
-    two processes do what one does with twice the accumulation.
+    two processes do what one does.
 
     :param measure: maps logits (n, k) and labels (n,) to metrics, ``macro_f1`` among them.
     :param keeper: holds the state from which a killed run goes on.
@@ -138,7 +138,7 @@ class _Run:
             )
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
         self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
-        a_step = recipe.accumulation * self.world.size
+        a_step = recipe.accumulation  # a multiple of the processes
         widths, seeds = self.gradients.widths, [[recipe.seed, e] for e in range(recipe.epochs)]
         # A step's batches go to the processes in turn; what is missing in the last step is made up by batches that weigh nothing.
         self.plan = [
@@ -186,7 +186,7 @@ class _Run:
         rows_a_step = len(self.data.train) / len(steps)
         scale = (self.world.size if self.world.sharded else 1) / rows_a_step  # FSDP takes the mean over the processes, we mean the sum
         mine = steps[number][self.world.rank :: self.world.size]
-        for turn in range(self.recipe.accumulation):
+        for turn in range(self.recipe.accumulation // self.world.size):
             rows, weight = (mine[turn], 1.0) if turn < len(mine) else (steps[number][0], 0.0)
             if not weight and not self.world.sharded:
                 break  # sharded weights are gathered by all processes together
@@ -267,8 +267,8 @@ class _Run:
 
     def _restore(self) -> int:
         """Go on where a killed run stopped, if there was one; the epoch to begin with (from 0)."""
-        found = self.keeper.load() if self.keeper else None
-        if any_of(self.world, found is None) or not found:  # on several machines one may have it, and another not
+        found = from_any(self.world, self.keeper.load() if self.keeper else None)
+        if not found:
             return 0
         tensors, notes = found
         for i in notes["stepped"]:

@@ -21,7 +21,7 @@ from finsight.params.gates import GateParams
 from finsight.params.ingest import IngestParams
 from finsight.params.prepare import PrepareParams
 from finsight.params.register import RegisterParams
-from finsight.params.train import TrainParams
+from finsight.params.train import LaunchParams, TrainParams
 from finsight.params.tune import TuneParams
 from finsight.params.validate import ValidateParams
 
@@ -99,6 +99,21 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         errors = invalid.errors()
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise ParamsError(f"{path}: {_describe(errors[0])}{more}") from None
+
+
+def on_this_machine(train: TrainParams, changes: Mapping[str, str]) -> TrainParams:
+    """``train`` with some keys of its ``launch`` changed, as FINSIGHT_LAUNCH names them.
+
+    :raises ParamsError: when a key is unknown, or a value can't be.
+    """
+    if unknown := sorted(changes.keys() - LaunchParams.model_fields.keys()):
+        raise ParamsError(f"FINSIGHT_LAUNCH: {unknown[0]}: unknown key; allowed: {', '.join(LaunchParams.model_fields)}")
+    texts = {key: str(value) for key, value in train.launch.model_dump().items()} | dict(changes)
+    try:
+        launch = LaunchParams.model_validate_strings(texts)
+        return TrainParams.model_validate(train.model_dump() | {"launch": launch.model_dump()})
+    except ValidationError as invalid:
+        raise ParamsError(f"FINSIGHT_LAUNCH: {_describe(invalid.errors()[0])}") from None
 
 
 def read_lock(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

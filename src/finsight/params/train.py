@@ -62,8 +62,12 @@ class LaunchParams(Section):
     """On this machine: one a GPU, or CPU processes."""
     nodes: Count
     node_rank: Annotated[int, Field(ge=0)]
-    rendezvous: str
+    rendezvous: Annotated[str, Field(pattern=r"^(.+:\d+)?$")]
     """``host:port`` of the first node; empty on one machine."""
+    wait: Annotated[float, Field(gt=0)]
+    """Seconds that a node waits for the others, at the beginning and when one is lost."""
+    restarts: Annotated[int, Field(ge=0)]
+    """Times that all begin again from the last state after a process was killed or a node was lost."""
     sharded: bool
     """Whether weights and optimizer state are divided among the processes (FSDP), not held by each (DDP)."""
 
@@ -98,7 +102,7 @@ class TrainParams(Section):
     batch_tokens: Annotated[int, Field(ge=8)]
     """Most tokens in a batch, padding included."""
     accumulation: Count
-    """Batches a step, in each process."""
+    """Batches a step, divided among the processes."""
     auto_batch: bool
     """Whether a batch that does not fit into memory is halved, and ``accumulation`` doubled, until it does."""
     gradient_checkpointing: bool

@@ -19,7 +19,7 @@ from finsight.files import sha256
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data
 from finsight.modeling.device import Hardware
-from finsight.modeling.distributed import World, any_of, whole
+from finsight.modeling.distributed import World, agreed, from_any, whole
 from finsight.modeling.resume import Keeper
 from finsight.modeling.training import Fitted, Observer, Progress, fit
 from finsight.params.train import TrainParams
@@ -83,6 +83,11 @@ class Fitter:
             asked = params.model_dump(exclude=NOT_OF_A_FIT)
             content = digest(*data.train.ids, data.targets, data.weights, *data.validation.ids, data.validation.labels)
             state = self.key(backbone, asked, content, *([start.digest] if start else []))
+            if not agreed(self.world, state):
+                raise ParamsError(
+                    "train.launch: the machines differ in data, parameters, code, libraries or precision; bring all of them to one commit, "
+                    "and `dvc repro prepare` on each"
+                )
             keeper = Keeper(self.scratch / f"state-{state}.safetensors", params.save_every)
             self.kept.append(keeper)
             ended = Keeper(self.scratch / f"fitted-{state}.safetensors", 0)
@@ -127,9 +132,9 @@ class Fitter:
             params = params.model_copy(update={"batch_tokens": half, "accumulation": 2 * params.accumulation})
 
     def _again(self, ended: Keeper, make: Callable[[], Any]) -> tuple[Any, Fitted] | None:
-        """A fit that came to its end on this host before; on several machines all must have it."""
-        found = ended.load()
-        if any_of(self.world, found is None) or not found:
+        """A fit that came to its end on this host before, or on another that trains with it."""
+        found = from_any(self.world, ended.load())
+        if not found:
             return None
         weights, notes = found
         model = make()

@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 
 from finsight.domain.labels import targets
-from finsight.errors import ArtifactError
+from finsight.errors import ArtifactError, ParamsError
 from finsight.files import folder_digest, read_json, write_json
 from finsight.modeling.backbone import load_tokenizer
 from finsight.modeling.batching import Data
 from finsight.modeling.checkpoint import save_checkpoint
 from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
-from finsight.modeling.distributed import any_of, joined
+from finsight.modeling.distributed import from_any, joined
 from finsight.modeling.resume import Keeper, sweep
 from finsight.modeling.training import Fitted, Observer, Progress
 from finsight.params.train import TrainParams
@@ -64,6 +64,7 @@ def train(
     with deterministic(params.seed, params.threads, strict), joined(device.type, params.launch) as world:
         if device.type == "cuda":
             device = torch.device("cuda", world.local_rank)
+        params = divided(params, world.size)
         hardware = Hardware(device, resolve_precision(params.precision, device, None if strict else scratch))
         data = read_data(prepared, labels, params)
         work = Fitter(labels, hardware, scratch, world, observers, stop)
@@ -91,12 +92,28 @@ def train(
             "teacher": teacher.about() | {"trained": teachers} if teacher else None,
             **({"prune": found.report} if found else {}),
         }
-        if world.first:
-            save_checkpoint(model, prepared / TOKENIZER, checkpoint)
-            content["checkpoint_sha256"] = folder_digest(checkpoint)
-            write_json(report, content)
-            work.clear()
+    if world.first:  # among others, transformers writes weights in the process of rank 0 alone, which may be another machine's
+        save_checkpoint(model, prepared / TOKENIZER, checkpoint)
+        content["checkpoint_sha256"] = folder_digest(checkpoint)
+        write_json(report, content)
+        work.clear()
     return content
+
+
+def divided(params: TrainParams, processes: int) -> TrainParams:
+    """The recipe with as many batches a step for each process; where there aren't, batches become smaller and more, and the step stays
+    what it was.
+
+    :raises ParamsError: when a step has too few tokens for so many.
+    """
+    more = -(-params.accumulation // processes) * processes
+    tokens = round(params.batch_tokens * params.accumulation / more)
+    if tokens < 8:
+        raise ParamsError(
+            f"train.batch_tokens: a step of {params.accumulation} x {params.batch_tokens} tokens is too small for {processes} processes; "
+            "raise it, or lower train.launch.processes or nodes"
+        )
+    return params if more == params.accumulation else params.model_copy(update={"batch_tokens": tokens, "accumulation": more})
 
 
 def _prepared_for(backbone: Backbone, prepared: Path) -> int:
@@ -181,8 +198,9 @@ def _listen(
     texts_of = [np.frombuffer("\0".join(found.to_pylist()).encode(), dtype=np.uint8) for found in texts.values()]
     content = digest(*texts_of, data.targets, data.validation.labels)
     keeper = Keeper(work.scratch / f"teacher-{work.key(teacher, asked, own.temperature, max_length, content)}.safetensors", 0)
-    kept = keeper.load()
-    if any_of(work.world, kept is None):  # on several machines one may have it, and another not
+    if kept := from_any(work.world, keeper.load()):
+        probs, reports = kept[0]["probs"].numpy(), kept[1]["teachers"]
+    else:
 
         def trained(recipe: TrainParams, theirs: Data, name: str) -> tuple[Any, Fitted]:
             return work.fit(teacher, theirs, recipe, name, keep=True)[:2]
@@ -191,6 +209,4 @@ def _listen(
         if work.world.first:
             keeper.save({"probs": torch.from_numpy(probs)}, {"teachers": reports})
         work.clear()
-    else:
-        probs, reports = (kept[0]["probs"].numpy(), kept[1]["teachers"]) if kept else (np.zeros(0, dtype=np.float32), [])
     return mixed(data, ids, probs, own.weight), reports

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
@@ -17,18 +15,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from finsight.domain.access import Principal
-from finsight.domain.keys import LOCAL
 from finsight.errors import UnreachableError
 from finsight.service.asked import asked
-from finsight.service.client_address import client_of, is_loopback, same_origin
+from finsight.service.client_address import client_of, same_origin
 from finsight.service.permission import admit, admit_at_once, admit_stranger, refuse_unknown
 from finsight.service.problems import Problem
 from finsight.service.remembered import ACTION, RememberedPrincipal
 
 API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of this service: `fsk_…`, or its admin's own.")
 BEARER = HTTPBearer(auto_error=False, description="A token of `POST /v1/auth/token`, or of the OpenID Connect issuer that is set.")
-ADMIN = Principal("admin", LOCAL, frozenset({"admin"}))
-"""Who holds FINSIGHT_API_KEY; and everybody, where authentication is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,54 +77,6 @@ class Gate(Protocol):
         :raises UnreachableError: when that can't be found out now.
         """
         ...
-
-
-class OneKey:
-    """A service with one key, whose holder may do everything."""
-
-    def __init__(self, key: str) -> None:
-        self._key = sha256(key.encode()).digest()
-
-    def principal(self, presented: Credentials) -> Principal | None:
-        """See :class:`Gate`. Digests are compared: the time then says nothing, not even of the length."""
-        given = sha256((presented.key or "").encode()).digest()
-        return ADMIN if presented.key and hmac.compare_digest(given, self._key) else None
-
-    lately = principal
-
-    def still(self, presented: Credentials, principal: Principal) -> Principal | None:  # noqa: ARG002
-        """See :class:`Gate`."""
-        return self.principal(presented)
-
-    def vouches(self, principal: Principal, shown: Callable[[str], bool]) -> bool:
-        """See :class:`Gate`."""
-        return principal == ADMIN and shown(self._key.hex())
-
-
-class OpenGate:
-    """A service without authentication, for one person at one machine: whoever asks is its admin.
-
-    But not a page of elsewhere in that person's browser, which reaches loopback too, by a name of its own (DNS rebinding) or from there.
-    """
-
-    def principal(self, presented: Credentials) -> Principal:
-        """See :class:`Gate`.
-
-        :raises Problem: when the request names another host than this machine.
-        """
-        if not all(is_loopback(name) for name in presented.names):
-            raise Problem(403, "authentication is off, so that only this machine is answered, by its own name: localhost or 127.0.0.1")
-        return ADMIN
-
-    lately = principal
-
-    def still(self, presented: Credentials, principal: Principal) -> Principal:  # noqa: ARG002
-        """See :class:`Gate`."""
-        return ADMIN
-
-    def vouches(self, principal: Principal, shown: Callable[[str], bool]) -> bool:  # noqa: ARG002
-        """See :class:`Gate`."""
-        return True
 
 
 def admitted(connection: HTTPConnection, action: str, ticket: str | None = None) -> Principal:

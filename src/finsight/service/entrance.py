@@ -8,8 +8,9 @@ from finsight.bootstrap.credentials import credential_stores, token_issuer, ways
 from finsight.bootstrap.released import model_name
 from finsight.bootstrap.service import audit_log, windows
 from finsight.errors import ParamsError
-from finsight.service.access import Gate, OneKey, OpenGate
+from finsight.service.access import Gate
 from finsight.service.gate import CredentialGate, Credentialing
+from finsight.service.plain_gates import OneKey, OpenGate
 from finsight.service.policy_file import DEFAULT, PolicyFile
 from finsight.service.rules import Limits, Rules
 from finsight.service.tokens import LEEWAY, LIFETIME, Tokens

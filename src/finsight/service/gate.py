@@ -11,7 +11,8 @@ from typing import TypeVar
 from finsight.domain.access import Principal
 from finsight.domain.keys import SUBJECT, ApiKey, digest_of, parts_of
 from finsight.errors import UnreachableError
-from finsight.service.access import Credentials, OneKey
+from finsight.service.access import Credentials
+from finsight.service.plain_gates import OneKey
 from finsight.service.problems import Problem
 from finsight.service.remembered import Remembered
 from finsight.service.tokens import Tokens, key_name

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from finsight.domain.access import Principal
 from finsight.domain.actions import PATTERNS, known
-from finsight.domain.keys import LOCAL, SUBJECT, ApiKey, digest_of, excess, new_id, new_secret, text_of
+from finsight.domain.keys import LOCAL, ROLES, SUBJECT, ApiKey, Role, digest_of, excess, new_id, new_secret, text_of
 from finsight.domain.policy import Resource
 from finsight.service.access import may
 from finsight.service.gate import Credentialing
@@ -22,7 +22,6 @@ DAY = 86400  # seconds
 MOST = 1000  # keys of a tenant, those that have ended in the last 30 days among them
 router = APIRouter(tags=["keys"])
 
-Role = Literal["viewer", "scorer", "trainer", "releaser", "admin"]
 Scope = Annotated[str, AfterValidator(known), WithJsonSchema({"type": "string", "enum": PATTERNS})]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[\w .,:()/-]+$", min_length=1, max_length=80)]
@@ -51,7 +50,7 @@ class KeyRequest(RequestBody):
     )
 
     name: Name
-    roles: Annotated[list[Role], Field(min_length=1, max_length=5)]
+    roles: Annotated[list[Role], Field(min_length=1, max_length=len(ROLES))]
     scopes: Annotated[list[Scope], Field(max_length=50, description=_NARROWED)] = Field([])
     tenant: Annotated[Tenant | None, Field(description="The maker's own when absent; another needs an admin of the tenant `local`.")] = None
     days: Annotated[

@@ -85,7 +85,7 @@ class Measured:
             await self._app(scope, receive, noted)
         finally:
             self._meters.in_flight.dec()
-            method, route = _named(scope)
+            method, route = endpoint_of(scope)
             self._meters.requests.labels(method, route, str(status)).inc()
             self._meters.seconds.labels(method, route).observe(time.perf_counter() - began)
 
@@ -97,7 +97,7 @@ class Measured:
             nonlocal code
             message = await receive()
             if message["type"] == "websocket.receive":
-                meters.messages.labels(_named(scope)[1], "client").inc()
+                meters.messages.labels(endpoint_of(scope)[1], "client").inc()
             elif message["type"] == "websocket.disconnect":
                 code = code or message.get("code") or _ABNORMAL
             return message
@@ -112,9 +112,9 @@ class Measured:
             match message["type"]:
                 case "websocket.accept":
                     status = 101
-                    meters.sockets.labels(_named(scope)[1]).inc()
+                    meters.sockets.labels(endpoint_of(scope)[1]).inc()
                 case "websocket.send":
-                    meters.messages.labels(_named(scope)[1], "service").inc()
+                    meters.messages.labels(endpoint_of(scope)[1], "service").inc()
                 case "websocket.http.response.start":
                     status = message["status"]
                 case "websocket.close":
@@ -123,7 +123,7 @@ class Measured:
         try:
             await self._app(scope, heard, said)
         finally:
-            route = _named(scope)[1]
+            route = endpoint_of(scope)[1]
             status = status or (CLIENT_GONE if code else 500)
             meters.gone.inc(status == CLIENT_GONE)
             meters.requests.labels("GET", route, str(status)).inc()
@@ -137,7 +137,7 @@ _CODES = frozenset({*Close, 1001, 1005, _ABNORMAL})  # a client may send any
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
-def _named(scope: Scope) -> tuple[str, str]:
+def endpoint_of(scope: Scope) -> tuple[str, str]:
     """Method and route of a request; a client may write what it likes for a method too."""
     # FastAPI keeps a route's own path in scope["route"], and the one with the prefixes of its routers here; of a socket one further down.
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")

@@ -16,7 +16,8 @@ router = APIRouter(tags=["health"])
 ACTION = "metrics.read"
 # To those who come from elsewhere.
 _REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ProblemDocument} for status in (400, 401, 403, 429, 503)}
-_PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # beside a proxy everybody comes from loopback
+# How names of headers begin that a proxy writes: beside one, which may be a service mesh's in the same pod, everybody comes from loopback.
+_PROXIED = ("forwarded", "x-forwarded-", "x-envoy-", "x-real-ip", "via")
 
 
 def may_or_local(action: str) -> Any:
@@ -36,7 +37,7 @@ def local(request: Request) -> bool:
         host = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:
         return False
-    return host.is_loopback and not any(name in request.headers for name in _PROXIED)
+    return host.is_loopback and not any(name.startswith(_PROXIED) for name in request.headers)
 
 
 @router.get("/metrics", dependencies=[may_or_local(ACTION)], response_class=Response, responses=_REFUSALS)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from finsight import tracing
 from finsight.service.asked import path_of
 from finsight.service.caps import OPEN
-from finsight.service.meters import _named
+from finsight.service.meters import endpoint_of
 
 _LOG = logging.getLogger("finsight.service")
 _FREQUENT = "/v1/predict"  # of which a share is traced
@@ -52,7 +52,7 @@ class Observed:
         try:
             await self._app(scope, receive, noted)
         finally:
-            method, route = _named(scope)
+            method, route = endpoint_of(scope)
             if span:
                 _describe(span, "WS" if scope["type"] == "websocket" else method, route, status)
             if _LOG.isEnabledFor(logging.DEBUG):

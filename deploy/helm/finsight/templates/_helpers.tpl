@@ -100,16 +100,34 @@ resources:
 {{- else }}{{ required "mlflow.url: where is MLflow? Set it, or mlflow.enabled" .Values.mlflow.url }}{{ end }}
 {{- end }}
 
-{{/* Variables out of the Secret. Arguments: root, needed, wanted. */}}
+{{/* Variables out of the Secret. Arguments: root, needed, wanted, and files: those of them that `finsight.secretFiles` mounts. */}}
 {{- define "finsight.secrets" -}}
 {{- $name := .root.Values.secrets.name }}
-{{- range .needed }}
+{{- $needed := .needed | default list }}
+{{- $files := .files | default list }}
+{{- range concat $needed (.wanted | default list) }}
+{{- if has . $files }}
+- {name: {{ . }}_FILE, value: /secrets/{{ . }}}
+{{- else }}
 - name: {{ . }}
-  valueFrom: {secretKeyRef: {name: {{ $name }}, key: {{ . }}}}
+  valueFrom: {secretKeyRef: {name: {{ $name }}, key: {{ . }}{{ if not (has . $needed) }}, optional: true{{ end }}}}
 {{- end }}
-{{- range .wanted }}
-- name: {{ . }}
-  valueFrom: {secretKeyRef: {name: {{ $name }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- end }}
+
+{{/* The volume of those that are files; arguments likewise. A pod has its own alone, and none starts without one that is named. */}}
+{{- define "finsight.secretFiles" -}}
+{{- $own := list }}
+{{- range concat .needed .wanted }}
+{{- if has . $.files }}{{ $own = append $own (dict "key" . "path" .) }}{{ end }}
+{{- end }}
+{{- with $own }}
+- name: secrets
+  secret:
+    secretName: {{ $.root.Values.secrets.name }}
+    defaultMode: 288
+    items:
+      {{- toYaml . | nindent 6 }}
 {{- end }}
 {{- end }}
 
@@ -120,6 +138,7 @@ resources:
 - {name: FINSIGHT_CACHE, value: /cache}
 - {name: DVC_SITE_CACHE_DIR, value: /tmp/dvc}
 {{- include "finsight.git" . }}
+{{- include "finsight.authorities" . }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -134,17 +153,46 @@ resources:
 {{- end }}
 {{- end }}
 
+{{/* Where git, boto3, MLflow's client, and what else asks others by https look for whom to trust. */}}
+{{- define "finsight.authorities" -}}
+{{- if .Values.authorities }}
+{{- range list "AWS_CA_BUNDLE" "GIT_SSL_CAINFO" "MLFLOW_TRACKING_SERVER_CERT_PATH" "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE" }}
+- {name: {{ . }}, value: /authorities/ca.crt}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "finsight.authoritiesMount" -}}
+{{- if .Values.authorities }}
+- {name: authorities, mountPath: /authorities, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "finsight.authoritiesVolume" -}}
+{{- with .Values.authorities }}
+- name: authorities
+  configMap: {name: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
+{{- end }}
+
+{{/* The pods of an indexed Job share one volume, each in a folder of its own. Argument: several. */}}
+{{- define "finsight.work" -}}
+- {name: work, mountPath: /work{{ if .several }}, subPathExpr: node-$(JOB_COMPLETION_INDEX){{ end }}}
+{{- end }}
+
+{{/* Arguments: root, and for those that share /work several. */}}
 {{- define "finsight.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: cache, mountPath: /cache}
-- {name: work, mountPath: /work}
-{{- if .Values.repository.credentials }}
+{{ include "finsight.work" . }}
+{{- include "finsight.authoritiesMount" .root }}
+{{- if .root.Values.repository.credentials }}
 - {name: git, mountPath: /git, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{/* Makes the clone, or brings one that was kept to the revision. A branch is the remote's. Git refuses a folder of another owner, as the
-     root of a volume is: so the clone lies below. Arguments: root, image, data (whether the corpora that DVC tracks are wanted too). */}}
+     root of a volume is: so the clone lies below. Arguments: root, image, data (whether the corpora that DVC tracks are wanted too), several. */}}
 {{- define "finsight.clone" -}}
 - name: clone
   {{- include "finsight.image" (dict "root" .root "image" .image) | nindent 2 }}
@@ -173,8 +221,12 @@ resources:
     {{- with include "finsight.git" .root | trim }}
     {{- . | nindent 4 }}
     {{- end }}
+    {{- with include "finsight.authorities" .root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- if .data }}
     - {name: DVC_SITE_CACHE_DIR, value: /tmp/dvc}
+    - {name: AWS_DEFAULT_REGION, value: {{ .root.Values.s3.region | quote }}} # requests are signed for it
     - {name: DVC_REMOTE, value: {{ .root.Values.dvc.remote | quote }}}
     - {name: DVC_ENDPOINT, value: {{ .root.Values.s3.endpoint | default (printf "https://s3.%s.amazonaws.com" .root.Values.s3.region) | quote }}}
     {{- include "finsight.secrets" (dict "root" .root "wanted" (list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY")) | trim | nindent 4 }}
@@ -185,7 +237,10 @@ resources:
   {{- include "finsight.confined" .root | nindent 2 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
-    - {name: work, mountPath: /work}
+    {{- include "finsight.work" . | nindent 4 }}
+    {{- with include "finsight.authoritiesMount" .root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- if .root.Values.repository.credentials }}
     - {name: git, mountPath: /git, readOnly: true}
     {{- end }}
@@ -201,6 +256,7 @@ resources:
 - name: shm
   emptyDir: {medium: Memory, sizeLimit: {{ . }}}
 {{- end }}
+{{- include "finsight.authoritiesVolume" .root }}
 {{- with .root.Values.repository.credentials }}
 - name: git
   secret: {secretName: {{ . }}, defaultMode: 288, items: [{key: credentials, path: credentials}]}
