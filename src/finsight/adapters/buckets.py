@@ -23,18 +23,34 @@ def bucket_client(uri: str, endpoint: str | None, tries: int = TRIES) -> Iterato
 
     :raises UnreachableError: in place of what boto3 raises inside the block.
     """
+    with explained(uri):
+        yield new_client(endpoint, tries)
+
+
+def new_client(endpoint: str | None, tries: int = TRIES) -> Any:
+    """A boto3 client, for use inside :func:`explained`."""
     import boto3
-    from boto3.exceptions import Boto3Error
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
 
     retries = {"total_max_attempts": tries, "mode": "standard"}
     config = Config(connect_timeout=5, retries=retries, response_checksum_validation="when_required")
+    client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+    if tracing.on():
+        trace_s3(client)
+    return client
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Say in one line what boto3 raises inside the block.
+
+    :raises UnreachableError: in place of it.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
     try:
-        client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
-        if tracing.on():
-            trace_s3(client)
-        yield client
+        yield
     except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
         raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
 
