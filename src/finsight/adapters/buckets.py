@@ -23,12 +23,24 @@ def bucket_client(uri: str, endpoint: str | None, tries: int = TRIES) -> Iterato
 
     :raises UnreachableError: in place of what boto3 raises inside the block.
     """
-    with explained(uri):
-        yield new_client(endpoint, tries)
+    with bucket_errors(uri):
+        yield make_client(endpoint, tries)
 
 
-def new_client(endpoint: str | None, tries: int = TRIES) -> Any:
-    """A boto3 client, for use inside :func:`explained`."""
+@contextmanager
+def bucket_errors(uri: str) -> Iterator[None]:
+    """:raises UnreachableError: in place of what boto3 raises inside the block."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
+        raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+
+
+def make_client(endpoint: str | None, tries: int = TRIES) -> Any:
+    """A boto3 client, which takes a tenth of a second of a core; threads may share it."""
     import boto3
     from botocore.config import Config
 
@@ -38,21 +50,6 @@ def new_client(endpoint: str | None, tries: int = TRIES) -> Any:
     if tracing.on():
         trace_s3(client)
     return client
-
-
-@contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Say in one line what boto3 raises inside the block.
-
-    :raises UnreachableError: in place of it.
-    """
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
-        raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
 
 
 def fetch_objects(uri: str, folder: Path, endpoint: str | None, tries: int = TRIES) -> None:

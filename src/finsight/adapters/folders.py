@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finsight.adapters.buckets import TRIES, explained, new_client
+from finsight.adapters.buckets import TRIES, bucket_errors, make_client
 from finsight.errors import ArtifactError
 from finsight.files import atomic_file
 from finsight.ports import Folder
@@ -50,8 +50,8 @@ class LocalFolder:
 class S3Folder:
     """Objects below a prefix of a bucket; credentials come from the environment, as for the AWS tools."""
 
-    def __init__(self, uri: str, endpoint: str | None) -> None:
-        self._uri, self._endpoint = uri.rstrip("/"), endpoint
+    def __init__(self, uri: str, endpoint: str | None, tries: int = TRIES) -> None:
+        self._uri, self._endpoint, self._tries = uri.rstrip("/"), endpoint, tries
         self._bucket, _, prefix = self._uri.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._made: Any = None
@@ -64,14 +64,14 @@ class S3Folder:
     def _client(self) -> Any:
         """One for all threads: to make one takes longer than to read."""
         with self._making:
-            self._made = self._made or new_client(self._endpoint)
+            self._made = self._made or make_client(self._endpoint, self._tries)
         return self._made
 
     def has(self, name: str) -> bool:
         """See :class:`finsight.ports.Folder`."""
         from botocore.exceptions import ClientError
 
-        with explained(self._uri):
+        with bucket_errors(self._uri):
             try:
                 self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
             except ClientError as error:
@@ -88,7 +88,7 @@ class S3Folder:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
         wanted, tries = f"bytes={start}-{'' if size is None else start + size - 1}", 0
-        with explained(self._uri):
+        with bucket_errors(self._uri):
             while True:
                 try:
                     content: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range=wanted)["Body"].read()
@@ -100,11 +100,11 @@ class S3Folder:
                         raise
                     raise ArtifactError(f"{self._uri}/{name}: no such object") from None
                 except (HTTPClientError, IncompleteReadError):
-                    if (tries := tries + 1) == TRIES:
+                    if (tries := tries + 1) == self._tries:
                         raise
                     time.sleep(2**tries / 2)
 
     def write(self, name: str, source: Path) -> None:
         """See :class:`finsight.ports.Folder`."""
-        with explained(self._uri):
+        with bucket_errors(self._uri):
             self._client.upload_file(str(source), self._bucket, self._prefix + name)
