@@ -95,7 +95,7 @@ def test_shards_in_a_bucket_teach_what_shards_in_a_folder_do(
     assert trained(project) == expected
     assert project.json("train.json")["stream"]["of"] == "s3://corpora/wire"
     shard = root / "corpora/wire/train-00001.arrow"
-    shard.write_bytes(shard.read_bytes()[:-900])
+    shard.write_bytes(shard.read_bytes()[:500])
     time.sleep(0.2)
     assert "s3://corpora/wire/train-00001.arrow: damaged at byte 304" in project.fail("train")
 

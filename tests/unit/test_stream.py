@@ -178,7 +178,7 @@ def test_a_stream_has_what_is_held_otherwise(prepared: Path, tiny_backbone: Path
     recipe = recipe_of(class_weights="balanced", stream={"shards": "", "above": 69, "shuffle_buffer": 16})
     backbone, folder = Backbone("tiny", tiny_backbone, "0" * 64, "MIT"), LocalFolder(tmp_path / "shards")
     if sharded:
-        assert write_shards(prepared, LABELS, folder, 25) == (70, 4), "pieces of 25, 5, 25, 5 and 10 rows"
+        assert write_shards(prepared, LABELS, folder, 25) == (70, 4), "pieces of 15, 15, 15, 15 and 10 rows"
     held, stream = read_data(prepared, LABELS, recipe), training_data(prepared, LABELS, recipe, backbone, folder if sharded else None)
     assert isinstance(stream, Stream)
     assert (len(stream), stream.tokens, stream.longest) == (70, sum(map(len, held.train.ids)), max(map(len, held.train.ids)))
@@ -205,10 +205,14 @@ def test_shards_that_are_not_what_they_should_be_are_refused(prepared: Path, tmp
     shard = tmp_path / "shards/train-00001.arrow"
     assert pa.ipc.open_file(shard).read_all().num_rows == 40, "any Arrow reads it"
     whole = shard.read_bytes()
-    for damaged in (whole[:-1000], whole[:700] + b"x" + whole[701:]):
+    for damaged in (whole[:500], whole[:600] + bytes([whole[600] ^ 1]) + whole[601:]):
         shard.write_bytes(damaged)
         with pytest.raises(ArtifactError, match=r"train-00001\.arrow: damaged at byte 304"):
             found.read(1)
-    (tmp_path / f"shards/{INDEX}").write_text("{}")
+    index = tmp_path / f"shards/{INDEX}"
+    index.write_text(index.read_text().replace("train-00001.arrow", "../../elsewhere.arrow"))
+    with pytest.raises(ArtifactError, match=r"shards\.json: not what `finsight shards` writes there"):
+        Shards(folder, LABELS, "0" * 64)
+    index.write_text("{}")
     with pytest.raises(ArtifactError, match=r"shards\.json: not what `finsight shards` writes there"):
         Shards(folder, LABELS, "0" * 64)

@@ -31,7 +31,12 @@ class Piece(NamedTuple):
 
 
 class PreparedRows:
-    """The rows of a prepared split, which are not held: sizes of the pieces, what all have in common, and a piece when it is wanted."""
+    """The rows of a prepared split, which are not held: sizes of the pieces, what all have in common, and a piece when it is wanted.
+
+    :param path: its Parquet file, beside which the token ids lie.
+    :param most: rows of a piece; record batches are divided into equal ones.
+    :raises ArtifactError: when a file is missing or damaged, or the two are not of the same rows.
+    """
 
     def __init__(self, path: Path, most: int = PIECE) -> None:
         self._path, self._arrow = path, path.with_suffix(TOKENS)
@@ -43,10 +48,11 @@ class PreparedRows:
             for number in range(reader.num_record_batches):
                 lengths = np.diff(reader.get_batch(number).column(0).offsets.to_numpy())
                 self.tokens, self.longest = self.tokens + int(lengths.sum()), max(self.longest, int(lengths.max(initial=0)))
-                for start in range(0, len(lengths), most):
+                bounds = np.linspace(0, len(lengths), -(-len(lengths) // most) + 1).astype(int).tolist()
+                for start, end in pairwise(bounds):
                     self._at.append((number, start, rows))
-                    sizes.append(min(most, len(lengths) - start))
-                    rows += sizes[-1]
+                    sizes.append(end - start)
+                    rows += end - start
         self.sizes = np.array(sizes, dtype=np.int64)
         with readable(path):
             expected = pq.read_metadata(path).num_rows

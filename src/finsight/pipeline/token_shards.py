@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from finsight.ports import Folder
 
 INDEX, VERSION = "shards.json", 1
+_NAME = re.compile(r"train-\d+\.arrow")
 _SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("label_id", pa.int16()), ("agreement", pa.int16())])
 
 
@@ -52,6 +54,8 @@ class Shards:
             found = [(number, *batch) for number, file in enumerate(index["files"]) for batch in file["batches"]]
             self._batches = np.array(found, dtype=np.int64).reshape(-1, 5)
             self._labels = np.array(list(theirs.values()), dtype=np.int64)
+            if strays := [name for name in self._files if not _NAME.fullmatch(name)]:
+                raise ValueError(strays[0])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ArtifactError(f"{folder}/{INDEX}: not what `finsight shards` writes there; write the shards again") from None
         for what, got, expected in (
@@ -95,7 +99,7 @@ def write_shards(
 ) -> tuple[int, int]:
     """Write the training rows of a prepared folder as shards; how many rows, and how many shards.
 
-    :param rows: of a shard, at most; a whole number of pieces where it is more than one.
+    :param rows: of a shard, at most.
     :param progress: is told what was done to how many more rows, of how many.
     :raises DataError: when the folder has shards already: a training may be reading them.
     """
