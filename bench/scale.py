@@ -1,4 +1,8 @@
-"""The local engine beside Ray on one machine, by size and workers: rows a second and peak memory of the whole command."""
+"""How work grows: rows a second and peak memory, by size.
+
+`score` and `prepare` put the local engine beside Ray on one machine, by workers; `stream` a training's rows read from shards
+beside rows that are held in memory. `--json FILE` writes rows of {name, peer, ours, theirs, unit, ratio}; a ratio over 1 is in our favour.
+"""
 
 import json
 import os
@@ -13,6 +17,7 @@ from typing import Any
 import click
 import psutil
 
+import scale_stream
 from data import headlines
 
 PEER = "ray"
@@ -81,6 +86,9 @@ def data_set(folder: Path, n: int) -> None:
 
 @click.group(help=__doc__)
 def main() -> None: ...
+
+
+main.add_command(scale_stream.stream)
 
 
 @main.command()

@@ -36,7 +36,7 @@ from finsight.pipeline.fitting import fresh, validation_metrics
 from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.tables import read_rows
-from finsight.pipeline.train import read_data
+from finsight.pipeline.training_data import read_data
 
 BATCH = 32
 EPOCHS = 4  # on a GPU; our first one sets up, and records

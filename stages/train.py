@@ -30,9 +30,9 @@ def main(prepared: Path, checkpoint: Path, report: Path, curves: Path, environme
         return
     backbone = bootstrap.backbone(params)
     with stop_signal() as stop, bootstrap.tracked(params) as run, JsonLines(steps) as log, ProgressBar() as bar:
-        scratch, teacher = bootstrap.scratch(), bootstrap.teacher(params)
-        outputs = (checkpoint, report, curves)
-        found = train(prepared, params.labels, recipe, backbone, *outputs, [bar, log, run], scratch=scratch, teacher=teacher, stop=stop)
+        given = (prepared, params.labels, recipe, backbone, checkpoint, report, curves)
+        scratch, teacher, shards = bootstrap.scratch(), bootstrap.teacher(params), bootstrap.shards(params)
+        found = train(*given, [bar, log, run], scratch=scratch, teacher=teacher, shards=shards, stop=stop)
         if "checkpoint_sha256" in found:  # of several processes one has written it
             write_json(environment, describe())
             run.made(found["checkpoint_sha256"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finsight.pipeline.export import Runtimes
     from finsight.pipeline.tracking import Tracked
     from finsight.pipeline.tune import Best
-    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, Folder, ModelRegistry
 
 
 def load_params() -> Params:
@@ -92,6 +92,18 @@ def student(params: Params) -> Backbone:
     return replace(found, trained_on=tuple(sorted({*found.trained_on, *master.trained_on}))) if master else found
 
 
+def shards(params: Params) -> Folder | None:
+    """The folder that ``train.stream.shards`` names; None where it names none."""
+    return folder(params.train.stream.shards) if params.train.stream.shards else None
+
+
+def folder(place: str) -> Folder:
+    """A folder of this machine, or what lies below an ``s3://bucket/prefix``."""
+    from finsight.adapters import folders
+
+    return folders.folder(place, load_settings().s3_endpoint)
+
+
 def token_cache() -> Path:
     """Where token ids are kept by content."""
     return load_settings().cache / "tokens"
@@ -137,14 +149,13 @@ def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], boo
 
     params = load_params()
     search = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
-    found, master = backbone(params), teacher(params)
+    found, master, pieces = backbone(params), teacher(params), shards(params)
 
     def one(recipe: TrainParams, folder: Path, observers: Sequence[Observer]) -> dict[str, Any]:
         files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
         with ProgressBar() as bar:
-            return train(
-                prepared, params.labels, recipe, found, *files, [bar, Live(), *observers], scratch=scratch(), teacher=master, stop=stop
-            )
+            given = (prepared, params.labels, recipe, found, *files)
+            return train(*given, [bar, Live(), *observers], scratch=scratch(), teacher=master, shards=pieces, stop=stop)
 
     return tune(prepared, params.labels, params.train, search, found, study, one, lambda: tracker(params), say, stop)
 

@@ -9,7 +9,7 @@ import click
 from finsight import __version__
 from finsight.cli.audit import audit
 from finsight.cli.backups import backup, restore
-from finsight.cli.corpora import backbone, corpus
+from finsight.cli.corpora import backbone, corpus, shards
 from finsight.cli.doctor import doctor
 from finsight.cli.evaluation import compare, metrics, summary
 from finsight.cli.join import join
@@ -35,5 +35,5 @@ def main(context: click.Context, profile: Path | None) -> None:
 MODELS = (tune, join, predict, score, explain, fastest, serve, worker, score_object, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 SERVICE = (policy, audit, backup, restore, doctor)
-for command in (backbone, corpus, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, *SERVICE):
+for command in (backbone, corpus, shards, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, *SERVICE):
     main.add_command(command)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from finsight.command import edge
+from finsight.command import PATH, edge
 from finsight.errors import ParamsError
 
 
@@ -19,6 +19,22 @@ def backbone(name: str | None) -> None:
 
     found = bootstrap.backbone(bootstrap.load_params(), name)
     click.echo(f"{found.name}: {found.folder}, weights {found.digest[:12]}…, licence {found.license}")
+
+
+@click.command()
+@click.argument("target")
+@click.option("--prepared", type=PATH, default=Path("data/prepared"), show_default=True, help="Folder of the prepared splits.")
+@click.option("--rows", type=click.IntRange(1), default=1_000_000, show_default=True, help="The most of a shard.")
+@edge
+def shards(target: str, prepared: Path, rows: int) -> None:
+    """Write the prepared training rows as shards to TARGET, a folder or s3://bucket/prefix, for train.stream.shards."""
+    from finsight import bootstrap
+    from finsight.adapters.progress import row_bars
+    from finsight.pipeline.token_shards import write_shards
+
+    with row_bars() as progress:
+        total, files = write_shards(prepared, bootstrap.load_params().labels, bootstrap.folder(target), rows, progress)
+    click.echo(f"{total} rows in {files} shards at {target}; with train.stream.shards: {target} they are learned from")
 
 
 @click.group()

@@ -11,11 +11,13 @@ from transformers import PreTrainedModel
 
 from finsight.modeling.batching import Data, collate, rounded
 from finsight.modeling.device import Hardware
+from finsight.modeling.epochs import Batch
 from finsight.modeling.frozen import FrozenLayers
 from finsight.modeling.inference import to_device
 from finsight.modeling.losses import Push, soft_cross_entropy
 from finsight.modeling.optimisation import freeze, frozen_at
 from finsight.modeling.replay import MULTIPLE, Replay, recordable
+from finsight.modeling.stream import Stream
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
@@ -27,22 +29,24 @@ class Gradients:
     :param divided: whether the weights are divided among processes, so that no layer's output can be kept in one.
     """
 
-    def __init__(self, model: PreTrainedModel, data: Data, recipe: TrainParams, hardware: Hardware, divided: bool) -> None:
+    def __init__(self, model: PreTrainedModel, data: Data | Stream, recipe: TrainParams, hardware: Hardware, divided: bool) -> None:
         self._model, self._data, self._recipe, self._hardware = model, data, recipe, hardware
         self._divided = divided
         self._frozen: FrozenLayers | None = None
         plain = not (divided or recipe.adversarial or recipe.gradient_checkpointing)
         self.replayed = plain and recordable(model, hardware.device)
         """Whether passes are recorded and played again: gradients have to stay where they are in memory."""
-        lengths = np.array([len(row) for row in data.train.ids], dtype=np.int64)
-        self.widths = np.minimum(rounded(lengths, MULTIPLE), lengths.max(initial=0)) if self.replayed else lengths
-        """Tokens that each training row takes in a batch (n,)."""
+        self._longest = data.longest if isinstance(data, Stream) else max((len(row) for row in data.train.ids), default=0)
         self._replay: Replay | None = None
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.dtype == torch.float16)
         self.total = torch.zeros((), device=hardware.device)
         """Summed loss of the rows since it was last set to zero, in this process."""
 
-    def begin(self, epoch: int, some: NDArray[np.int64]) -> None:
+    def widths(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens that training rows of these lengths take in a batch."""
+        return np.minimum(rounded(lengths, MULTIPLE), self._longest) if self.replayed else lengths
+
+    def begin(self, epoch: int, some: Batch) -> None:
         """Set what learns in an epoch (from 0).
 
         :param some: rows to try on whether frozen layers can be left out of the passes.
@@ -56,24 +60,25 @@ class Gradients:
         elif self._frozen is None or changed:
             found = FrozenLayers(self._model, layers)
             self._frozen = found if not self._divided and found.fits(*self._batch(some, 0)) else None
-            if self._frozen:
+            if self._frozen and isinstance(self._data, Data):
                 self._frozen.keep(self._data.train.ids, self._data.pad_id, 4 * self._recipe.batch_tokens, self._hardware)
         if self.replayed and (changed or self._replay is None):
             self._replay = None if self._frozen else Replay(self._learn)
 
-    def add(self, rows: NDArray[np.int64], weight: float, scale: float) -> None:
+    def add(self, batch: Batch, weight: float, scale: float) -> None:
         """Add the gradients of a batch, and of the same batch pushed against them if the recipe says so.
 
         :param weight: of the batch's loss; 0 runs the passes, which other processes may wait for, and adds nothing.
         :param scale: multiplies the gradients but not the loss that is reported.
         """
-        ours = np.float32(weight) * self._data.weights[rows]
-        width = int(self.widths[rows].max())
+        data, rows = batch.data, batch.rows
+        ours = np.float32(weight) * data.weights[rows]
+        width = int(self.widths(np.array([len(data.train.ids[i]) for i in rows])).max())
         if self._replay and self._replay.again(width):
             more = max(1, self._recipe.batch_tokens // width) - len(rows)  # that weigh nothing
             rows, ours = np.append(rows, np.repeat(rows[:1], more)), np.append(ours, np.zeros(more, dtype=np.float32))
-        tokens, mask = self._batch(rows, width if self._replay else 0)
-        target, weights = to_device(self._hardware.device, self._data.targets[rows], ours)
+        tokens, mask = self._batch(Batch(data, rows), width if self._replay else 0)
+        target, weights = to_device(self._hardware.device, data.targets[rows], ours)
         if self._replay:
             self._replay(width, [tokens, mask, target, weights, *to_device(self._hardware.device, np.array(scale, dtype=np.float32))])
             return
@@ -118,5 +123,5 @@ class Gradients:
                 found = self._model(input_ids=tokens, attention_mask=mask).logits
         return found
 
-    def _batch(self, rows: NDArray[np.int64], width: int) -> list[torch.Tensor]:
-        return to_device(self._hardware.device, *collate([self._data.train.ids[i] for i in rows], self._data.pad_id, width))
+    def _batch(self, batch: Batch, width: int) -> list[torch.Tensor]:
+        return to_device(self._hardware.device, *collate([batch.data.train.ids[i] for i in batch.rows], self._data.pad_id, width))

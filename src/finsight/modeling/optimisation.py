@@ -46,7 +46,7 @@ def parameter_groups(model: PreTrainedModel, recipe: TrainParams) -> list[dict[s
     return [{"params": p, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
 
 
-def share_of_peak(step: int, steps: int, schedule: str, warmup_ratio: float) -> float:
+def share_of_peak(step: float, steps: float, schedule: str, warmup_ratio: float) -> float:
     """The share of the peak rate at a step (from 0): linear up over the warm-up, then by the schedule down to 0 at ``steps``."""
     warmup = round(warmup_ratio * steps)
     if step < warmup:

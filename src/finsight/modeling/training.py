@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finsight.errors import ParamsError, StoppedError
-from finsight.modeling.batching import Data, batches
+from finsight.modeling.batching import Data
 from finsight.modeling.device import Hardware
 from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, from_any, local, shard, whole
 from finsight.modeling.dropout import cheapen_dropout
+from finsight.modeling.epochs import BEGIN, Place, Step
 from finsight.modeling.gradients import Gradients
 from finsight.modeling.inference import predict
 from finsight.modeling.optimisation import ABOVE, average, level, parameter_groups, share_of_peak, swap
 from finsight.modeling.resume import Keeper
+from finsight.modeling.stream import Stream, order
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
@@ -69,7 +72,7 @@ class Fitted:
 
 def fit(
     model: PreTrainedModel,
-    data: Data,
+    data: Data | Stream,
     recipe: TrainParams,
     hardware: Hardware,
     measure: Measure,
@@ -88,6 +91,7 @@ def fit(
     Batches and dropout depend on the seed, the epoch and the step only, so that a run that was stopped goes on as if it had not been, and
     two processes do what one does.
 
+    :param data: with a stream, the schedule goes by rows and not by steps, of which nobody knows the number beforehand.
     :param measure: maps logits (n, k) and labels (n,) to metrics, ``macro_f1`` among them.
     :param keeper: holds the state from which a killed run goes on.
     :param restored: is told what was measured before the run was killed, if it goes on.
@@ -103,12 +107,14 @@ class _Run:
     """What changes while a model is fitted."""
 
     model: PreTrainedModel
-    data: Data
+    data: Data | Stream
     recipe: TrainParams
     hardware: Hardware
     keeper: Keeper | None
     world: World
     step: int = 0
+    place: Place = BEGIN
+    done: int = 0
     loss: float = 0.0
     rows: int = 0
     best_epoch: int = 0
@@ -138,14 +144,8 @@ class _Run:
             )
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
         self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
-        a_step = recipe.accumulation  # a multiple of the processes
-        widths, seeds = self.gradients.widths, [[recipe.seed, e] for e in range(recipe.epochs)]
-        # A step's batches go to the processes in turn; what is missing in the last step is made up by batches that weigh nothing.
-        self.plan = [
-            [epoch[i : i + a_step] for i in range(0, len(epoch), a_step)]
-            for epoch in (batches(widths, recipe.batch_tokens, np.random.default_rng(seed)) for seed in seeds)
-        ]
-        self.steps = sum(len(epoch) for epoch in self.plan)
+        # Accumulation is a multiple of the processes, to which a step's batches go in turn.
+        self.order = order(self.data, recipe, recipe.accumulation, self.gradients.widths)
 
     def fit(
         self,
@@ -157,49 +157,52 @@ class _Run:
         begun = self._restore()
         restored(self.history)
         for epoch in range(begun, self.recipe.epochs):
-            self.gradients.begin(epoch, self.plan[epoch][0][0])
-            first = sum(len(steps) for steps in self.plan[:epoch])
-            rows = np.cumsum([sum(map(len, step)) for step in self.plan[epoch]]).tolist()  # done after each step of the epoch
-            before = rows[self.step - first - 1] if self.step > first else 0
-            for number in range(self.step - first, len(self.plan[epoch])):
-                self._learn(epoch, number)
-                last = number + 1 == len(self.plan[epoch])
-                if not last and self.step % REPORT_EVERY and self.hardware.device.type != "cpu":
-                    continue  # nothing waits for the device
-                self._report(epoch, rows[number], observers)
-                if any_of(self.world, stop()):
-                    self._save(epoch)
-                    raise StoppedError(f"training was stopped after step {self.step} of {self.steps}; the same command goes on from there")
-                if not last and any_of(self.world, self.world.first and self.keeper is not None and self.keeper.due()):
-                    self._save(epoch)
-            self.rows += rows[-1] - before
+            before = self.done
+            with closing(self.order.steps(epoch, self.place)) as steps:
+                for number, step in enumerate(steps):
+                    if not number:
+                        self.gradients.begin(epoch, step.batches[0])
+                    self._learn(epoch, step)
+                    last = self.done == self.order.rows
+                    if not last and self.step % REPORT_EVERY and self.hardware.device.type != "cpu":
+                        continue  # nothing waits for the device
+                    self._report(epoch, observers)
+                    if any_of(self.world, stop()):
+                        self._save(epoch)
+                        raise StoppedError(
+                            f"training was stopped after step {self.step} of {self._steps(epoch)}; the same command goes on from there"
+                        )
+                    if not last and any_of(self.world, self.world.first and self.keeper is not None and self.keeper.due()):
+                        self._save(epoch)
+            self.rows += self.done - before
             self._end(epoch, measure, observers)
+            self.place, self.done = BEGIN, 0
             if self.recipe.patience and epoch + 1 - self.best_epoch >= self.recipe.patience:
                 break
         for weight, kept in zip(self.weights, self.best, strict=True):
             fill(weight.data, kept)
         return Fitted(self.best_epoch, self.history, self.rows)
 
-    def _learn(self, epoch: int, number: int) -> None:
+    def _learn(self, epoch: int, step: Step) -> None:
         """One step of the optimiser."""
-        steps = self.plan[epoch]
-        rows_a_step = len(self.data.train) / len(steps)
+        rows_a_step = self.order.rows_a_step(epoch)
         scale = (self.world.size if self.world.sharded else 1) / rows_a_step  # FSDP takes the mean over the processes, we mean the sum
-        mine = steps[number][self.world.rank :: self.world.size]
+        mine = step.batches[self.world.rank :: self.world.size]
         for turn in range(self.recipe.accumulation // self.world.size):
-            rows, weight = (mine[turn], 1.0) if turn < len(mine) else (steps[number][0], 0.0)
+            batch, weight = (mine[turn], 1.0) if turn < len(mine) else (step.batches[0], 0.0)
             if not weight and not self.world.sharded:
                 break  # sharded weights are gathered by all processes together
             # Dropout follows from where the batch stands, not from what was drawn before it.
             at = np.random.SeedSequence([self.recipe.seed, self.step, self.world.rank + turn * self.world.size])
             torch.manual_seed(int(at.generate_state(1, np.uint64)[0] >> 1))
-            self.gradients.add(rows, weight, scale)
+            self.gradients.add(batch, weight, scale)
         learning = [weight for weight in self.weights if weight.requires_grad]
         if not self.world.sharded and self.world.size > 1:
             for parameter in learning:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             add_up(self.world, [parameter.grad for parameter in learning if parameter.grad is not None])
-        share = share_of_peak(self.step, self.steps, self.recipe.schedule, self.recipe.warmup_ratio)
+        come, whole_way = self.order.schedule(self.step, epoch, self.done)
+        share = share_of_peak(come, whole_way, self.recipe.schedule, self.recipe.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
         self.gradients.scaler.unscale_(self.optimizer)
@@ -207,22 +210,25 @@ class _Run:
         self.gradients.scaler.step(self.optimizer)
         self.gradients.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.gradients.replayed)
-        self.step += 1
+        self.step, self.place, self.done = self.step + 1, step.place, step.rows
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
         average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
 
-    def _report(self, epoch: int, rows: int, observers: Sequence[Observer]) -> None:
+    def _report(self, epoch: int, observers: Sequence[Observer]) -> None:
         """Tell the observers the loss so far."""
         total = self.gradients.total.clone()
         add_up(self.world, [total])
-        self.loss = total.item() / rows
+        self.loss = total.item() / self.done
         if not math.isfinite(self.loss):
             raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the loss {self.loss} at step {self.step}; lower it")
-        self._tell(observers, epoch, rows, {})
+        self._tell(observers, epoch, {})
 
-    def _tell(self, observers: Sequence[Observer], epoch: int, rows: int, metrics: dict[str, float]) -> None:
+    def _tell(self, observers: Sequence[Observer], epoch: int, metrics: dict[str, float]) -> None:
         for observe in observers if self.world.first else ():
-            observe(Progress(epoch + 1, self.recipe.epochs, self.step, self.steps, rows, self.loss, metrics))
+            observe(Progress(epoch + 1, self.recipe.epochs, self.step, self._steps(epoch), self.done, self.loss, metrics))
+
+    def _steps(self, epoch: int) -> int:
+        return self.order.in_all(self.step, epoch, self.done)
 
     def _end(self, epoch: int, measure: Measure, observers: Sequence[Observer]) -> None:
         """Measure the averaged weights on validation, and keep them if they are the best so far."""
@@ -237,7 +243,7 @@ class _Run:
         if not self.best or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
             self.best_epoch, self.best = epoch + 1, [whole(weight.detach()).to("cpu", copy=True) for weight in self.weights]
         swap(self.averages, self.weights)
-        self._tell(observers, epoch, len(data.train), self.history[-1])
+        self._tell(observers, epoch, self.history[-1])
 
     def _tensors(self) -> dict[str, list[torch.Tensor]]:
         """All tensors of the state that are filled in place, by kind; moments where the optimiser has them."""
@@ -257,6 +263,8 @@ class _Run:
         notes = {
             "epoch": epoch,
             "step": self.step,
+            "place": self.place,
+            "done": self.done,
             "best_epoch": self.best_epoch,
             "history": self.history,
             "loss": self.loss,
@@ -280,7 +288,8 @@ class _Run:
                 fill(tensor, tensors[f"{kind}.{i}"])
         if not self.world.first:
             self.gradients.total.zero_()
-        self.step, self.loss = notes["step"], notes["loss"]
+        self.step, self.loss, self.done = notes["step"], notes["loss"], notes["done"]
+        self.place = (notes["place"][0], notes["place"][1])
         self.best_epoch, self.history = notes["best_epoch"], notes["history"]
         self.best = [tensors[f"best.{i}"] for i in range(len(self.weights))] if self.best_epoch else []
         self.gradients.scaler.load_state_dict(notes["scaler"])

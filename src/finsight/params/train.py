@@ -80,6 +80,17 @@ class LaunchParams(Section):
         return self
 
 
+class StreamParams(Section):
+    """Training rows that are too many to be held in memory."""
+
+    shards: str
+    """A folder or ``s3://bucket/prefix`` that `finsight shards` wrote, whose rows are learned from; empty: those of the prepared folder."""
+    above: Annotated[int, Field(ge=0)]
+    """Prepared rows above which they are read while they are learned from; shards always are."""
+    shuffle_buffer: Count
+    """Rows that are in memory at a time, and shuffled together."""
+
+
 class TrainParams(Section):
     """Hyperparameters, in the words of the field."""
 
@@ -128,6 +139,7 @@ class TrainParams(Section):
     """A larger backbone, trained first on the same rows, whose probabilities ``backbone`` learns from."""
     distillation: DistillationParams
     prune: PruneParams
+    stream: StreamParams
     save_every: Annotated[float, Field(ge=0)]
     """Seconds between two states from which a killed run goes on."""
     launch: LaunchParams
@@ -140,6 +152,10 @@ class TrainParams(Section):
             raise ValueError("auto_batch is for one process: of several, one may have memory left where another has none")
         if self.adversarial and self.frozen_layers:
             raise ValueError("adversarial pushes the embeddings, which frozen_layers keeps from learning; set one of them to 0")
+        if self.teacher and self.stream.shards:
+            raise ValueError(
+                "teacher holds what it says of each row in memory, which stream.shards are too many for; set one of them to empty"
+            )
         if self.prune.magnitude and self.launch.sharded:
             raise ValueError(
                 "prune.magnitude holds zeros in whole matrices, which launch.sharded divides; set it to 0, or sharded to false"

@@ -21,6 +21,7 @@ from finsight.modeling.batching import Data
 from finsight.modeling.device import Hardware
 from finsight.modeling.distributed import World, agreed, from_any, whole
 from finsight.modeling.resume import Keeper
+from finsight.modeling.stream import Stream
 from finsight.modeling.training import Fitted, Observer, Progress, fit
 from finsight.params.train import TrainParams
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from finsight.ports import Backbone
 
 # Keys of a recipe that do not change what comes of it, but through the data and the backbone, which are asked for themselves.
-NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "prune", "save_every", "threads", "launch"}
+NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "prune", "save_every", "stream", "threads", "launch"}
 
 # What a CPU says when memory runs out, and CUDA and its libraries where they do not raise the exception for it.
 _FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
@@ -66,7 +67,7 @@ class Fitter:
     def fit(
         self,
         backbone: Backbone,
-        data: Data,
+        data: Data | Stream,
         params: TrainParams,
         name: str,
         restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
@@ -81,7 +82,7 @@ class Fitter:
         make = start.make if start else lambda: fresh(backbone.folder, self.labels, params, self.hardware.device)
         while True:
             asked = params.model_dump(exclude=NOT_OF_A_FIT)
-            content = digest(*data.train.ids, data.targets, data.weights, *data.validation.ids, data.validation.labels)
+            content = digest(*_learned(data), *data.validation.ids, data.validation.labels)
             state = self.key(backbone, asked, content, *([start.digest] if start else []))
             if not agreed(self.world, state):
                 raise ParamsError(
@@ -169,6 +170,13 @@ def key(*parts: object) -> str:
     code = [sha256(path) for path in (*sorted((house / "modeling").glob("*.py")), *others)]
     made_with = (torch.__version__, transformers.__version__, torch.get_num_threads())
     return hashlib.sha256(repr((parts, code, made_with)).encode()).hexdigest()[:24]
+
+
+def _learned(data: Data | Stream) -> list[NDArray[Any]]:
+    """What tells training rows, their order and their targets from others; of a stream the recipe says the rest."""
+    if isinstance(data, Stream):
+        return [np.frombuffer(bytes.fromhex(data.digest), dtype=np.uint8), np.array(data.shuffled)]
+    return [*data.train.ids, data.targets, data.weights]
 
 
 def validation_metrics(logits: NDArray[np.float32], actual: NDArray[np.int64], k: int) -> dict[str, float]:

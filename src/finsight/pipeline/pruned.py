@@ -11,6 +11,7 @@ from finsight.modeling.backbone import load_config
 from finsight.modeling.batching import Data
 from finsight.modeling.inference import predict
 from finsight.modeling.pruning import Cut, hold_zeros, matrices, plan, prune
+from finsight.modeling.stream import Stream
 from finsight.modeling.training import Fitted
 from finsight.modeling.units import heads_of
 from finsight.params.train import PruneParams, TrainParams
@@ -60,7 +61,7 @@ def recovery(params: TrainParams) -> TrainParams:
 def prune_and_recover(
     work: Fitter,
     backbone: Backbone,
-    data: Data,
+    data: Data | Stream,
     params: TrainParams,
     model: Any,
     fitted: Fitted,
@@ -73,7 +74,8 @@ def prune_and_recover(
     """
     asked, device = params.prune, work.hardware.device
     cut, before = _cut(model.config, asked), parameters(model)
-    zeros = prune(model, cut, data, params.batch_tokens, device, work.world)
+    judged = data.block(data.blocks(params.seed, 0)[0]) if isinstance(data, Stream) else data
+    zeros = prune(model, cut, judged, params.batch_tokens, device, work.world)
     logits = predict(model, data.validation.ids, data.pad_id, 4 * params.batch_tokens, work.hardware)
     measured = validation_metrics(logits, data.validation.labels, len(work.labels))
     metrics = {f"validation_{name}": value for name, value in measured.items()}

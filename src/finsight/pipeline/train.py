@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from finsight.domain.labels import targets
 from finsight.errors import ArtifactError, ParamsError
 from finsight.files import folder_digest, read_json, write_json
 from finsight.modeling.backbone import load_tokenizer
@@ -21,15 +20,17 @@ from finsight.modeling.checkpoint import save_checkpoint
 from finsight.modeling.device import Hardware, deterministic, resolve_device, resolve_precision
 from finsight.modeling.distributed import from_any, joined
 from finsight.modeling.resume import Keeper, sweep
+from finsight.modeling.stream import Stream
 from finsight.modeling.training import Fitted, Observer, Progress
 from finsight.params.train import TrainParams
 from finsight.pipeline.distillation import altered, encode_texts, mixed, teach, teachers_recipe, text_tokenizer
 from finsight.pipeline.fitting import NOT_OF_A_FIT, Fitter, digest
 from finsight.pipeline.pruned import check, prune_and_recover
 from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, read_rows, read_table, write_csv
+from finsight.pipeline.training_data import training_data
 
 if TYPE_CHECKING:
-    from finsight.ports import Backbone
+    from finsight.ports import Backbone, Folder
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     *,
     scratch: Path,
     teacher: Backbone | None = None,
+    shards: Folder | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Fine-tune ``backbone`` and write the best epoch to ``checkpoint``; return what ``report`` says.
@@ -53,6 +55,7 @@ def train(
     :param curves: CSV of loss and validation metrics by epoch.
     :param scratch: folder for what a killed run goes on from, and for what was timed on this host.
     :param teacher: the backbone that ``train.teacher`` names.
+    :param shards: the folder that ``train.stream.shards`` names.
     :param stop: whether to keep the state and end.
     """
     max_length = _prepared_for(backbone, prepared)
@@ -66,10 +69,15 @@ def train(
             device = torch.device("cuda", world.local_rank)
         params = divided(params, world.size)
         hardware = Hardware(device, resolve_precision(params.precision, device, None if strict else scratch))
-        data = read_data(prepared, labels, params)
+        data = training_data(prepared, labels, params, backbone, shards)
         work = Fitter(labels, hardware, scratch, world, observers, stop)
         teachers: list[dict[str, float]] = []
         if teacher:
+            if isinstance(data, Stream):
+                raise ParamsError(
+                    f"train.teacher: what it says of each row is held in memory, and {len(data)} rows are more than train.stream.above "
+                    f"({params.stream.above}); set that higher, or train.teacher to empty"
+                )
             data, teachers = _listen(work, prepared, max_length, data, params, teacher)
         followed = _Followed(report, curves)
         work = replace(work, observers=[followed, *observers])
@@ -84,7 +92,8 @@ def train(
         content = {
             **_measured(fitted, used, hardware),
             **(_plain(found.metrics) if found else {}),
-            "rows": len(data.train),
+            "rows": len(data) if isinstance(data, Stream) else len(data.train),
+            **({"stream": {"of": str(shards or prepared), "sha256": data.digest}} if isinstance(data, Stream) else {}),
             "processes": world.size,
             "seconds": round(seconds, 1),
             "rows_per_second": round((fitted.rows + (found.rows if found else 0)) / seconds, 1),
@@ -167,19 +176,6 @@ def _measured(fitted: Fitted, used: TrainParams, hardware: Hardware) -> dict[str
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name != "epoch"}
-
-
-def read_data(prepared: Path, labels: Sequence[str], params: TrainParams) -> Data:
-    """The labelled rows with their targets and weights."""
-    (rows, agreements), (validation, _) = (read_rows(prepared / f"{split}.parquet") for split in ("train", "validation"))
-    k = len(labels)
-    goal = targets(rows.labels, k, agreements if params.soft_labels else None)
-    goal = (1 - params.label_smoothing) * goal + params.label_smoothing / k
-    weights = np.ones(len(rows), dtype=np.float32)
-    if params.class_weights == "balanced":
-        weights = (len(rows) / k / np.maximum(1, np.bincount(rows.labels, minlength=k)))[rows.labels].astype(np.float32)
-    pad_id = load_tokenizer(prepared / TOKENIZER).pad_token_id
-    return Data(rows, goal.astype(np.float32), weights, validation, int(pad_id))
 
 
 def _listen(
