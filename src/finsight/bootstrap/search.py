@@ -36,7 +36,7 @@ def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], boo
     found, master = backbone(params), teacher(params)
     gpus = shared_gpus(params.train.device, workers)
     with ExitStack() as stack:
-        stack.enter_context(_alone(study))
+        stack.enter_context(alone(study, "tune", "name another --study"))
         given = (prepared, params.labels, params.train, search, found, study)
         if workers == 1:
             return tune(*given, lambda trial: trained(trial, prepared, params, found, master), lambda: tracker(params), click.echo, stop)
@@ -68,7 +68,7 @@ def shared_gpus(device: str, workers: int) -> list[str]:
     found = gpus() if device != "cpu" else []
     if found and workers > len(found):
         raise ParamsError(
-            f"--workers: got {workers}, and a trial has a GPU to itself, of which there are {len(found)} here; "
+            f"--workers: got {workers}, and there are {len(found)} GPUs here, of which each has one to itself; "
             f"give {len(found)} at most, or set train.device to cpu"
         )
     return found[:workers]
@@ -81,18 +81,19 @@ def share_of_cores(workers: int, wanted: int) -> int:
 
 
 @contextmanager
-def _alone(study: Path) -> Iterator[None]:
-    """Let no other search work on the same study: it would take the trials that are under way for killed ones."""
+def alone(place: Path, command: str, otherwise: str) -> Iterator[None]:
+    """Let no other such command work at a place: it would take what is under way for what a killed one has left.
+
+    :param otherwise: what to do but to wait for it.
+    :raises ParamsError: when one is at work there.
+    """
     from finsight.adapters.job_process import StartingError, locked
 
-    lock = study.with_name(f"{study.name}.lock")
     try:
-        with locked(lock, 0) as held, held:
+        with locked(place.with_name(f"{place.name}.lock"), 0) as held, held:
             yield
     except StartingError:
-        raise ParamsError(
-            f"{study}: another `finsight tune` is at work on it; wait for that, start it with more --workers, or name another --study"
-        ) from None
+        raise ParamsError(f"{place}: another `finsight {command}` is at work there; wait for it, or {otherwise}") from None
 
 
 @contextmanager
