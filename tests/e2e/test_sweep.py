@@ -221,14 +221,14 @@ def test_a_sweep_that_is_ended_leaves_nothing_and_goes_on(repo: Repository, how:
     with repo.start("-S", "train.seed=6,7,8", "--workers", "3") as process:
         until(lambda: len(repo.began()) == 3 and len(repo.experiments()) == 1)
         process.send_signal(how)
-        out, err = process.communicate()
+        _, err = process.communicate()
     if how == signal.SIGTERM:
         assert process.returncode == 1
         assert err.strip().splitlines()[-1] == "error: the sweep was stopped; the same command goes on from there"
         assert not list((repo.root / ".dvc/tmp/finsight-sweep").iterdir())
     until(lambda: not list(below(repo.root)), 20)
     repo.go()
-    said, last = repo.sweep("-S", "train.seed=6,7,8", "--workers", "3")
+    said, _ = repo.sweep("-S", "train.seed=6,7,8", "--workers", "3")
     assert len(said) == len(repo.experiments()) == 3
     assert [seed for _, seed in repo.began()].count(6) == 1
     assert not list((repo.root / ".dvc/tmp/finsight-sweep").iterdir())
@@ -269,5 +269,5 @@ def test_what_cannot_be_is_refused_before_anything_begins(made: Repository, opti
 def test_changes_that_no_experiment_would_see_are_refused(repo: Repository) -> None:
     with (repo.root / "params.yaml").open("a") as file:
         file.write("# mine\n")
-    _, last = repo.sweep("-S", "train.seed=1,2", code=1)
+    _, last = repo.sweep("-S", "train.seed=1,2", code=3)
     assert last.startswith("error: params.yaml: changed and not committed; commit first")
