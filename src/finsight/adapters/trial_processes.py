@@ -65,10 +65,10 @@ class TrialProcess:
         deadline = float("inf")
         while True:
             message = self._heard()
+            if trial.stop() and deadline == float("inf"):
+                self._say(stop=True)
+                deadline = time.monotonic() + GRACE
             if message is None:
-                if deadline == float("inf") and trial.stop():
-                    self._say(stop=True)
-                    deadline = time.monotonic() + GRACE
                 if time.monotonic() > deadline:
                     self.close()
                     raise StoppedError(

@@ -172,15 +172,14 @@ class _Search:
                     if trial.should_prune():
                         raise TrialPruned
 
-        gpu = ""
+        gpu = reason = ""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 found = self.train(Trial(trial.number, _with(self.params, used), Path(folder), [follow], self._halted))
             except TrialPruned:
                 state, value, why = TrialState.PRUNED, None, "pruned"
             except ParamsError as error:  # a rate that makes the loss infinite is an answer, too
-                trial.set_user_attr("reason", str(error))
-                state, value, why = TrialState.FAIL, None, "failed"
+                state, value, why, reason = TrialState.FAIL, None, "failed", str(error)
             except FinsightError:
                 self.log.end(run, "stopped", {})
                 raise
@@ -188,8 +187,9 @@ class _Search:
                 state, value, why, gpu = TrialState.COMPLETE, found[MEASURE], "", found.get("gpu", "")
         self.log.end(run, why, {"finsight.gpu": gpu} if gpu else {})
         with self.lock:
-            if gpu:
-                trial.set_user_attr("gpu", gpu)
+            for name, said in {"gpu": gpu, "reason": reason}.items():
+                if said:
+                    trial.set_user_attr(name, said)
             self.study.tell(trial, value, state=state)
             self.running -= 1
             self.say(f"trial {len(ended(self.study))} of {self.search.trials}: {told(self.study.trials[trial.number])}")
