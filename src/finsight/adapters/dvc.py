@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from finsight.errors import DataError, FinsightError
+from finsight.errors import DataError, FinsightError, ParamsError
 
 
 def run(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -66,3 +67,47 @@ def fetch(revision: str, paths: Sequence[str], folder: Path) -> None:
             f"{revision}: its files can't be had: {said}; `dvc push` them where they are and `dvc fetch -A` here, "
             "or commit what `dvc repro` makes of it here and name that commit"
         ) from None
+
+
+def share_cache(owner: Path, clone: Path) -> None:
+    """Let another clone use the owner's cache, and its configuration that is in no commit."""
+    from dvc.config import Config
+    from dvc.repo import Repo
+
+    with Repo(str(owner)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
+        local.update(repo.config.read("local"))  # with whole paths
+        local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local.path)}
+
+
+def combinations(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of the values that overrides of parameters name, as ``dvc exp run --queue -S`` takes them.
+
+    :raises ParamsError: when one is no override.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import get_hydra_sweeps
+    from hydra.errors import HydraException
+
+    try:
+        return [tuple(found[""]) for found in get_hydra_sweeps({"": list(overrides)})]
+    except (DvcException, HydraException) as error:
+        raise ParamsError(f"-S: {' '.join(str(error).split())[:200]}; expected key=value, key=value,value or key=range(…)") from None
+
+
+def with_overrides(text: str, overrides: Sequence[str]) -> str:
+    """The text of a params.yaml as ``dvc exp run -S`` changes it.
+
+    :raises ParamsError: when a key is not in it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_text(text, encoding="utf-8")
+        try:
+            apply_overrides(str(path), list(overrides))
+        except DvcException as error:
+            said = " ".join(str(error.__cause__ or error).split())[:200]
+            raise ParamsError(f"-S {' -S '.join(overrides)}: {said}") from None
+        return path.read_text(encoding="utf-8")

@@ -70,6 +70,28 @@ def clone(root: Path, revision: str, into: Path) -> None:
         raise DataError(f"git revision {revision[:12]} is not in this clone; `git fetch` it from where the version was made")
 
 
+def borrow(root: Path, revision: str, into: Path) -> Path:
+    """A clone for a while, which has no objects of its own but new ones; the folder in it that ``root`` is in the repository.
+
+    Whoever works here is the author there, too.
+
+    :raises FinsightError: when git refuses.
+    """
+    who = [f"--config=user.{key}={value.strip()}" for key in ("name", "email") if (value := _git(root, "config", "--get", f"user.{key}"))]
+    top, prefix = (lines(root, "rev-parse", f"--{what}") for what in ("show-toplevel", "show-prefix"))
+    lines(root, "clone", "-q", "--shared", "--no-checkout", *who, top[0], str(into))
+    lines(into, "checkout", "-q", "--detach", revision)
+    return into / (prefix[0] if prefix else "")
+
+
+def bring(root: Path, clone: Path, name: str) -> bool:
+    """Take over an experiment of DVC's from another clone; whether there is one of this name now."""
+    found = _git(clone, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}") or ""
+    for reference in found.split():
+        _git(root, "fetch", "-q", "--no-write-fetch-head", str(clone), f"+{reference}:{reference}")
+    return experiment(root, name) is not None
+
+
 def stage(root: Path, *paths: str) -> None:
     """Stage files for the next commit.
 

@@ -28,6 +28,7 @@ _STAGE = re.compile(r"(?:Running stage|Stage) '([^']+)'")  # what DVC prints
 # The service's own: no job needs its secrets, nor goes by its name.
 _SECRETS = tuple(f"FINSIGHT_{name}{file}" for name in ("API_KEY", "OIDC_CLIENT_SECRET", "REDIS_URL") for file in ("", "_FILE"))
 _OWN = (*_SECRETS, "OTEL_SERVICE_NAME")
+_LEASHES: set[int] = set()  # of the commands that run now
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -92,6 +93,7 @@ class JobProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        _LEASHES.add(self._process.pid)
         self._reader = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
@@ -99,7 +101,8 @@ class JobProcess:
         """The exit code, once it has ended and all that it wrote is there to be fetched."""
         code = self._process.poll()
         if code is not None and code < 0:
-            leash.kill_below()  # the leash itself was killed, by a machine that had no memory left
+            # The leash itself was killed, by a machine that had no memory left; what is on others is not touched.
+            leash.kill_below(_LEASHES - {self._process.pid})
         return None if self._reader.is_alive() or not self._lines.empty() else code
 
     def said(self) -> list[dict[str, Any]]:
@@ -127,6 +130,7 @@ class JobProcess:
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
+        _LEASHES.discard(self._process.pid)
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -87,7 +87,7 @@ class RepositoryJobs:
             inputs = {"bundle": digest} | ({"version": str(version)} if version else {})
             return Order(kind, {"input": name, "text": column}, tenant, owner, "", inputs)
         params = with_overrides(git.committed(self._root, "params.yaml"), kind, parameters)
-        self._committed(params)
+        check_committed(self._root, params)
         inputs = {}
         if kind is Kind.TUNE:  # it works on the data that lies in the clone
             lock = self._root / "dvc.lock"
@@ -110,17 +110,6 @@ class RepositoryJobs:
                 return self._tune(job)
             case _:
                 return self._experiment(job)
-
-    def _committed(self, params: Params) -> None:
-        if changed := git.uncommitted(self._root):
-            raise GateError(f"{', '.join(changed[:3])}: changed and not committed; commit first, so that the result says what it came from")
-        for name in (*params.ingest.corpora, *params.ingest.unlabelled):
-            path = Path(params.corpora[name].path)
-            pointers = [f"{place}.dvc" for place in (path, *path.parents) if place.name]
-            if not git.tracked(self._root, str(path), *pointers):
-                raise GateError(
-                    f"corpus {name}: {path}.dvc is not committed, so no experiment would see its files; `git add` and commit it"
-                )
 
     def _experiment(self, job: Job) -> Work:
         name = f"job-{job.id[:12]}"
@@ -179,6 +168,20 @@ class RepositoryJobs:
             shutil.rmtree(folder, ignore_errors=True)
 
         return Work([command], self._root, plain_environment(), found, given_up=given_up, seconds=self._seconds)
+
+
+def check_committed(root: Path, params: Params) -> None:
+    """Make sure that what an experiment sees is what lies in the clone.
+
+    :raises GateError: when a file that shapes the result is changed and not committed, or a corpus in use is in no commit.
+    """
+    if changed := git.uncommitted(root):
+        raise GateError(f"{', '.join(changed[:3])}: changed and not committed; commit first, so that the result says what it came from")
+    for name in (*params.ingest.corpora, *params.ingest.unlabelled):
+        path = Path(params.corpora[name].path)
+        pointers = [f"{place}.dvc" for place in (path, *path.parents) if place.name]
+        if not git.tracked(root, str(path), *pointers):
+            raise GateError(f"corpus {name}: {path}.dvc is not committed, so no experiment would see its files; `git add` and commit it")
 
 
 def scoring_folder(root: Path, result: str) -> Path:

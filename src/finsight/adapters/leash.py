@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -66,23 +66,23 @@ def adopt_orphans() -> None:
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_below() -> None:
-    """Kill every process below this one, until there is none."""
-    while below := _below(os.getpid()):
+def kill_below(spared: Collection[int] = ()) -> None:
+    """Kill every process below this one, until there is none but those spared, and what is below them."""
+    while below := _below(os.getpid(), spared):
         for process in below:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.005)
 
 
-def _below(root: int) -> list[int]:
+def _below(root: int, spared: Collection[int]) -> list[int]:
     """The living descendants of a process; none where there is no /proc."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError):
             # After the name, which may hold anything: state, parent.
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":
+            if state != "Z" and int(stat.parent.name) not in spared:
                 parents.setdefault(int(parent), []).append(int(stat.parent.name))
     found, level = [], [root]
     while level:

@@ -102,3 +102,31 @@ class JsonLines:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+class StatusLine:
+    """One line below all others that says what is under way; threads may share it."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] = tqdm(bar_format="{desc} [{elapsed}]", dynamic_ncols=True, mininterval=EVERY)
+        self._at: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def say(self, line: str) -> None:
+        """Print a line above it."""
+        self._bar.write(line)
+
+    def at(self, name: str, where: str) -> None:
+        """Something has come so far; it is no more under way where that is empty."""
+        if where:
+            self._at[name] = where
+        else:
+            self._at.pop(name, None)
+        shown = [f"{name} {where}" for name, where in self._at.items()]
+        self._bar.set_description_str(f"{len(shown)} running: {', '.join(shown[:4])}{', …' if len(shown) > 4 else ''}", refresh=False)
+        self._bar.update(1)

@@ -19,9 +19,9 @@ from finsight.bootstrap.pipeline import (
     token_cache,
     tracked,
     tracker,
-    tune,
 )
 from finsight.bootstrap.provenance import author, desk, facts, names_version, reproduce, statement, verified, verified_version
+from finsight.bootstrap.search import tune
 from finsight.bootstrap.signing import signer
 from finsight.bootstrap.versions import bundle_folder, judge, model_version, registered, side, unneeded, version_side
 from finsight.params.file import Params, flatten

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finsight.params import file
 from finsight.params.file import Params, flatten
 from finsight.settings import load_settings
 
 if TYPE_CHECKING:
-    from finsight.modeling.training import Observer
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
     from finsight.pipeline.export import Runtimes
     from finsight.pipeline.tracking import Tracked
-    from finsight.pipeline.tune import Best
     from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, Folder, ModelRegistry
 
 
@@ -138,26 +136,6 @@ def tracked(params: Params) -> Tracked:
         click.secho(f"warning: {message}", fg="yellow", err=True)
 
     return TrackedLive(lambda: tracker(params), "train", flatten(params), warn)
-
-
-def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], bool], say: Callable[[str], None]) -> Best:
-    """Search for better parameters of ``train``."""
-    from finsight.adapters.live import Live
-    from finsight.adapters.progress import ProgressBar
-    from finsight.pipeline.train import train
-    from finsight.pipeline.tune import tune
-
-    params = load_params()
-    search = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
-    found, master, pieces = backbone(params), teacher(params), shards(params)
-
-    def one(recipe: TrainParams, folder: Path, observers: Sequence[Observer]) -> dict[str, Any]:
-        files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
-        with ProgressBar() as bar:
-            given = (prepared, params.labels, recipe, found, *files)
-            return train(*given, [bar, Live(), *observers], scratch=scratch(), teacher=master, shards=pieces, stop=stop)
-
-    return tune(prepared, params.labels, params.train, search, found, study, one, lambda: tracker(params), say, stop)
 
 
 def checkpoint_classifier(checkpoint: Path, params: Params) -> Classifier:

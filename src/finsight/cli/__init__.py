@@ -20,6 +20,7 @@ from finsight.cli.profiling import PROFILE, profiled
 from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
 from finsight.cli.services import gc, mlflow, pull, push, storage
+from finsight.cli.sweeps import sweep
 from finsight.cli.workers import score_object, worker
 
 
@@ -32,7 +33,7 @@ def main(context: click.Context, profile: Path | None) -> None:
     context.with_resource(profiled(profile))
 
 
-MODELS = (tune, join, predict, score, explain, fastest, serve, worker, score_object, openapi)
+MODELS = (tune, sweep, join, predict, score, explain, fastest, serve, worker, score_object, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 SERVICE = (policy, audit, backup, restore, doctor)
 for command in (backbone, corpus, shards, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, *SERVICE):

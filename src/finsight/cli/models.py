@@ -30,13 +30,20 @@ _BAR = 40  # characters of a word that carries all of the probability
 @click.option("--trials", type=click.IntRange(1), help="Trials in all, those of an earlier call among them; tune.trials by default.")
 @click.option("--study", type=PATH, default=Path("tune.db"), show_default=True, help="SQLite file that keeps the search.")
 @click.option("--prepared", type=PATH, default=Path("data/prepared"), show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Trials at once, each in a process with its share of the cores, and a GPU to itself where there are any.",
+)
 @edge
-def tune(trials: int | None, study: Path, prepared: Path) -> None:
+def tune(trials: int | None, study: Path, prepared: Path, workers: int) -> None:
     """Search for better train parameters on validation (tune in params.yaml); stop and go on as you like."""
     from finsight import bootstrap
 
     with stop_signal() as stop:
-        best = bootstrap.tune(prepared, study, trials, stop, click.echo)
+        best = bootstrap.tune(prepared, study, trials, stop, workers)
     click.secho(f"best of the trials: number {best.number}, validation macro-F1 {best.value:.4f}", bold=True)
     click.echo(f"dvc exp run {best.options()}")
 

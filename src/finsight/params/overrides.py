@@ -52,6 +52,18 @@ def with_overrides(text: str, kind: Kind, overrides: Mapping[str, Any]) -> Param
         if key in _NAMES and value is not None and value not in content["backbones"]:
             raise ParamsError(f"{key}: got {value!r}, expected a name under backbones: {', '.join(content['backbones'])}")
         _set(content, key, value)
+    return _checked(content)
+
+
+def parsed(text: str) -> Params:
+    """The text of a params.yaml, checked as a whole.
+
+    :raises ParamsError: in one line, on the first key that is unknown, missing, of the wrong type or in contradiction to another.
+    """
+    return _checked(YAML(typ="safe").load(text))
+
+
+def _checked(content: Any) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as invalid:

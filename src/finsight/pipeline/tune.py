@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from finsight.errors import ArtifactError, ParamsError, UnreachableError
-from finsight.files import folder_digest, full_disk_is_oserror
-from finsight.modeling.training import Progress
+from finsight.errors import ArtifactError, FinsightError, ParamsError, StoppedError
+from finsight.files import folder_digest
+from finsight.modeling.training import Observer, Progress
 from finsight.params.train import TrainParams
 from finsight.params.tune import Choices, TuneParams
 from finsight.pipeline.fitting import key
+from finsight.pipeline.study import ended, open_study, suggest, told
+from finsight.pipeline.tune_log import SearchLog
 
 if TYPE_CHECKING:
     import optuna
@@ -23,6 +27,22 @@ if TYPE_CHECKING:
     from finsight.ports import Backbone, ExperimentTracker
 
 MEASURE = "validation_macro_f1"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training of a search.
+
+    :param folder: that it may use until it has ended.
+    :param observers: what they raise ends it.
+    :param stop: whether to keep its state and end.
+    """
+
+    number: int
+    recipe: TrainParams
+    folder: Path
+    observers: Sequence[Observer]
+    stop: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,70 +65,134 @@ def tune(
     search: TuneParams,
     backbone: Backbone,
     database: Path,
-    train: Callable[[TrainParams, Path, Sequence[Callable[[Progress], None]]], dict[str, Any]],
+    train: Callable[[Trial], dict[str, Any]],
     open_tracker: Callable[[], ExperimentTracker],
     say: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
+    workers: int = 1,
+    threads: int | None = None,
 ) -> Best:
     """Search until there are ``search.trials`` trials, and return the best of them.
 
-    The study is kept in ``database`` under a digest of what it depends on: a search that was killed goes on, the trial that was under
-    way is done again, and one with more trials builds on it. A trial that does worse than the median of the others after the same epoch is
-    ended. Each is a nested run of one run in the tracker, whose outage is said once.
+    The study is kept in ``database`` under a digest of what it depends on: a search that was killed goes on, the trials that were under
+    way are done again, and one with more trials builds on it. A trial that does worse than the median of the others after the same epoch
+    is ended. Each is a nested run of one run in the tracker, whose outage is said once.
 
-    :param train: runs one training with these parameters and observers, with results in a folder that it may use.
+    :param train: runs one trial and returns what it measured; called by as many threads at once as there are ``workers``. This process
+        alone asks and tells the study and the tracker, so that no two processes ever wait for a lock of theirs.
+    :param threads: of the CPU for each trial, where that is not what ``params`` says; recorded, since results depend on it.
     :raises ParamsError: when ``search.space`` names what is no key of ``train``, or a value that it can't have.
+    :raises StoppedError: when ``stop`` says so.
     """
     _check(params, search)
-    study = _open(database, key(folder_digest(prepared), backbone.digest, params.model_dump_json(), search.space, list(labels)))
-    log = _Log(open_tracker, say)
-    while len(_ended(study)) < search.trials and not stop():
-        trial = study.ask()
-        changes = {name: _suggest(trial, name, values) for name, values in search.space.items()}
-        _one(study, trial, params, changes, train, log)
-        if not stop():
-            say(f"trial {len(_ended(study))} of {search.trials}: {_told(study.trials[trial.number])}")
-    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    if not done:
-        raise ArtifactError(f"{database}: no trial has ended well; run `finsight tune` again, it goes on from there")
-    best = study.best_trial
-    log.finish(best.number, best.values[0])
-    return Best(best.number, best.values[0], dict(best.params))
+    study = open_study(database, key(folder_digest(prepared), backbone.digest, params.model_dump_json(), search.space, list(labels)))
+    log = SearchLog(open_tracker, say)
+    try:
+        _Search(study, params, search, train, log, say, stop, threads).run(workers)
+        done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+        if not done:
+            raise ArtifactError(f"{database}: no trial has ended well; run `finsight tune` again, it goes on from there")
+        best = study.best_trial
+        log.best(best.number, best.values[0])
+    finally:
+        log.close()
+    used = best.user_attrs.get("threads", params.threads)
+    # The training that the proposal starts is to come out as the trial did.
+    counted = {"threads": used} if params.determinism == "strict" and used != params.threads else {}
+    return Best(best.number, best.values[0], counted | best.params)
 
 
-def _one(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    params: TrainParams,
-    changes: Mapping[str, Any],
-    train: Callable[..., dict[str, Any]],
-    log: _Log,
-) -> None:
-    from optuna import TrialPruned
-    from optuna.trial import TrialState
+@dataclass
+class _Search:
+    """Threads that each take the next trial until there are enough."""
 
-    run = log.start(trial.number, changes)
+    study: optuna.Study
+    params: TrainParams
+    search: TuneParams
+    train: Callable[[Trial], dict[str, Any]]
+    log: SearchLog
+    say: Callable[[str], None]
+    stop: Callable[[], bool]
+    threads: int | None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    running: int = 0
+    broken: bool = False
 
-    def follow(progress: Progress) -> None:
-        if progress.metrics and not progress.name:
-            log.metrics(run, progress.metrics, progress.epoch)
-            trial.report(progress.metrics[MEASURE], progress.epoch)
-            if trial.should_prune():
-                raise TrialPruned
+    def run(self, workers: int) -> None:
+        """Search; with one worker in this thread.
 
-    with tempfile.TemporaryDirectory() as folder:
+        :raises StoppedError: when it was stopped; or what a trial could not be done for.
+        """
+        if workers == 1:
+            self._work()
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            errors = [error for one in [pool.submit(self._work) for _ in range(workers)] if (error := one.exception())]
+        for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):  # what made the others stop is what is told
+            raise error
+
+    def _work(self) -> None:
+        whole = False
         try:
-            found = train(_with(params, changes), Path(folder), [follow])
-        except TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
-            log.end(run, "pruned")
-        except ParamsError as error:  # a rate that makes the loss infinite is an answer, too
-            trial.set_user_attr("reason", str(error))
-            study.tell(trial, state=TrialState.FAIL)
-            log.end(run, "failed")
-        else:
-            study.tell(trial, found[MEASURE])
-            log.end(run, "")
+            while taken := self._next():
+                self._one(*taken)
+            whole = True
+        finally:
+            self.broken = self.broken or not whole
+
+    def _halted(self) -> bool:
+        return self.broken or self.stop()
+
+    def _next(self) -> tuple[optuna.Trial, dict[str, Any]] | None:
+        with self.lock:
+            if self._halted() or len(ended(self.study)) + self.running >= self.search.trials:
+                return None
+            trial = self.study.ask()
+            changes = {name: suggest(trial, name, values) for name, values in self.search.space.items()}
+            if self.threads and "threads" not in changes:
+                trial.set_user_attr("threads", self.threads)
+            self.running += 1
+            return trial, changes
+
+    def _one(self, trial: optuna.Trial, changes: dict[str, Any]) -> None:
+        from optuna import TrialPruned
+        from optuna.trial import TrialState
+
+        used = ({"threads": self.threads} if self.threads else {}) | changes
+        run = self.log.start(trial.number, used)
+        seen: set[int] = set()
+
+        def follow(progress: Progress) -> None:
+            # A trial whose process was killed may tell an epoch again.
+            if progress.metrics and not progress.name and progress.epoch not in seen:
+                seen.add(progress.epoch)
+                self.log.metrics(run, progress.metrics, progress.epoch)
+                with self.lock:
+                    trial.report(progress.metrics[MEASURE], progress.epoch)
+                    if trial.should_prune():
+                        raise TrialPruned
+
+        gpu = reason = ""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found = self.train(Trial(trial.number, _with(self.params, used), Path(folder), [follow], self._halted))
+            except TrialPruned:
+                state, value, why = TrialState.PRUNED, None, "pruned"
+            except ParamsError as error:  # a rate that makes the loss infinite is an answer, too
+                state, value, why, reason = TrialState.FAIL, None, "failed", str(error)
+            except FinsightError:
+                self.log.end(run, "stopped", {})
+                raise
+            else:
+                state, value, why, gpu = TrialState.COMPLETE, found[MEASURE], "", found.get("gpu", "")
+        self.log.end(run, why, {"finsight.gpu": gpu} if gpu else {})
+        with self.lock:
+            for name, said in {"gpu": gpu, "reason": reason}.items():
+                if said:
+                    trial.set_user_attr(name, said)
+            self.study.tell(trial, value, state=state)
+            self.running -= 1
+            self.say(f"trial {len(ended(self.study))} of {self.search.trials}: {told(self.study.trials[trial.number])}")
 
 
 def _check(params: TrainParams, search: TuneParams) -> None:
@@ -130,88 +214,3 @@ def _with(params: TrainParams, changes: Mapping[str, Any]) -> TrainParams:
         return TrainParams.model_validate(params.model_dump() | dict(changes))
     except ValidationError as invalid:
         raise ParamsError(invalid.errors()[0]["msg"].removeprefix("Value error, ")) from None
-
-
-def _open(database: Path, name: str) -> optuna.Study:
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with full_disk_is_oserror():
-            study = optuna.create_study(
-                storage=f"sqlite:///{database}",
-                study_name=name,
-                load_if_exists=True,
-                direction="maximize",
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
-            )
-            # A search that goes on must not draw again what it has drawn.
-            study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=5)
-    except SQLAlchemyError as error:
-        raise ArtifactError(f"{database}: holds no study: {' '.join(str(error).split())[:200]}; remove it, or name another") from None
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # it was killed
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    return study
-
-
-def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that count: what was killed has left one that failed without a reason."""
-    counts = {"COMPLETE", "PRUNED"}
-    return [trial for trial in study.get_trials() if trial.state.name in counts or "reason" in trial.user_attrs]
-
-
-def _suggest(trial: optuna.Trial, name: str, values: Any) -> Any:
-    if isinstance(values, Choices):
-        return trial.suggest_categorical(name, values.choices)
-    if isinstance(values.low, int) and isinstance(values.high, int):
-        return trial.suggest_int(name, values.low, values.high, log=values.log)
-    return trial.suggest_float(name, values.low, values.high, log=values.log)
-
-
-def _told(trial: optuna.trial.FrozenTrial) -> str:
-    values = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.params.items())
-    outcome = f"macro-F1 {trial.values[0]:.4f}" if trial.values else trial.user_attrs.get("reason", "ended early")
-    return f"{outcome} with {values}"
-
-
-class _Log:
-    """One run of the tracker for the study, and a nested one for each trial; nothing where it does not answer."""
-
-    def __init__(self, open_tracker: Callable[[], ExperimentTracker], say: Callable[[str], None]) -> None:
-        self._say = say
-        self._tracker: ExperimentTracker | None = None
-        self._parent = ""
-        self._tried(lambda: self._begin(open_tracker()))
-
-    def _begin(self, tracker: ExperimentTracker) -> None:
-        self._parent = tracker.start("tune", {})
-        self._tracker = tracker
-
-    def _tried(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except UnreachableError as error:
-            self._tracker = None
-            self._say(f"warning: {error}; the search goes on, its trials are kept in the study")
-            return None
-
-    def start(self, number: int, changes: Mapping[str, Any]) -> str:
-        tracker = self._tracker
-        settings = {f"train.{name}": str(value) for name, value in changes.items()}
-        return self._tried(lambda: tracker.start(f"trial {number}", settings, parent=self._parent)) or "" if tracker else ""
-
-    def metrics(self, run: str, metrics: Mapping[str, float], step: int) -> None:
-        if tracker := self._tracker:
-            self._tried(lambda: tracker.log_metrics(run, metrics, step))
-
-    def end(self, run: str, why: str) -> None:
-        if tracker := self._tracker:
-            self._tried(lambda: tracker.finish(run, {"finsight.trial": why} if why else {}, failed=why == "failed"))
-
-    def finish(self, number: int, value: float) -> None:
-        if tracker := self._tracker:
-            self._tried(lambda: tracker.log_metrics(self._parent, {"best_validation_macro_f1": value, "best_trial": number}))
-            self._tried(lambda: tracker.finish(self._parent, {}))
