@@ -13,6 +13,7 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     # The hub is asked only by adapters/hub.py, and only for a backbone that params.yaml names or a corpus that is being added.
     "HF_HUB_OFFLINE": "1",
     # Forked tokenizer threads warn on every subprocess otherwise.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finsight.domain.records import Example, Rejection
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,4 +217,24 @@ class Outbox(Protocol):
 
     def remove(self, name: str) -> None:
         """Forget it: it was sent."""
+        ...
+
+
+class WorkerPool(Protocol):
+    """Processes that do one thing to many shards: some of this machine, or those of a cluster."""
+
+    @property
+    def cores(self) -> int:
+        """Cores that each worker may use."""
+        ...
+
+    def run(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
+        """What ``make()`` returns for each item, in the order of the items.
+
+        Each worker calls ``make`` once, before its first item. An item may be done twice, where a worker was lost: what is done to it has
+        to be the same then, and whole or not at all.
+
+        :param make: picklable, as items and results are; items are small, since what is large is read by the worker.
+        :raises FinsightError: of the first item, in their order, that failed; the others are given up.
+        """
         ...

@@ -1,0 +1,121 @@
+"""Workers of a Ray cluster, by Ray Data: its actors keep what they have loaded, and what a lost one was at is done by another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from finsight.adapters.network import no_answer
+from finsight.environment import cores, quiet
+from finsight.errors import FinsightError, UnreachableError
+from finsight.ports import Item, Result
+
+_STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go and no rows
+
+
+@contextmanager
+def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator[RayPool]:
+    """Connect to a cluster while the block runs, or have one on this machine.
+
+    :param address: ``HOST:PORT`` of its head from one of its nodes, ``auto`` for the one that runs here, or ``ray://HOST:PORT`` from
+        outside; by default what ``RAY_ADDRESS`` says, else a cluster of our own.
+    :param workers: as many as the cluster has cores by default.
+    :raises FinsightError: when Ray is not installed.
+    :raises UnreachableError: when no cluster answers there, or it is lost while the block runs.
+    """
+    quiet()
+    # It says of each pool of actors that they might not come back, since a part of them is kept in shared memory; Ray Data keeps it there.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+        from ray.exceptions import RayError
+    except ImportError:
+        raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave --engine at local") from None
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    _connect(ray, address, workers)
+    try:
+        yield RayPool(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+    except RayError as error:
+        if isinstance(error.__cause__, FinsightError):
+            raise error.__cause__ from None
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise UnreachableError(f"Ray: {type(error).__name__}: {reason}; the same command goes on with what is left") from None
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None, workers: int | None) -> None:
+    """:raises UnreachableError: when no cluster answers."""
+    if address not in (None, "auto", "local") and (why := no_answer(f"http://{str(address).removeprefix('ray://')}")):
+        raise UnreachableError(f"{address}: no Ray cluster there ({why}); check --address, or `ray start --head` on that machine")
+    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address in (None, "local"):
+        own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE}
+        ray.init("local", **own, **quietly)
+        return
+    try:
+        ray.init(address, **quietly)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UnreachableError(f"{address}: no Ray cluster that can be used ({reason}); check --address and that versions agree") from None
+
+
+class RayPool:
+    """See :class:`finsight.ports.WorkerPool`.
+
+    :param workers: actors, of a core each.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    @property
+    def cores(self) -> int:
+        """See :class:`finsight.ports.WorkerPool`."""
+        return 1
+
+    def run(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
+        """See :class:`finsight.ports.WorkerPool`."""
+        import ray.data
+
+        if not items:
+            return
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        # A block an item: Ray hands out blocks. One at a time, so that none waits for a worker while another has nothing to do.
+        given = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
+        actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)
+        made = given.map_batches(_Actor, fn_constructor_args=(make,), batch_size=1, compute=actors, num_cpus=1)
+        for row in made.iter_rows():
+            found, error = pickle.loads(row["found"])  # noqa: S301 - between processes of one program, by Ray's own channel
+            if error is not None:
+                raise error
+            yield found
+
+
+class _Actor:
+    """What runs in a process of the cluster."""
+
+    def __init__(self, make: Callable[[], Callable[[Any], Any]]) -> None:
+        self._make = make
+        self._work: Callable[[Any], Any] | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        return {"found": [pickle.dumps(self._one(pickle.loads(item))) for item in batch["item"]]}  # noqa: S301 - as above
+
+    def _one(self, item: Any) -> tuple[Any, Exception | None]:
+        """What became of an item; an error of the user's travels as such, for Ray would wrap it and tell its whole stack."""
+        quiet()
+        try:
+            if self._work is None:
+                self._work = self._make()
+            return self._work(item), None
+        except (FinsightError, OSError) as error:
+            return None, error

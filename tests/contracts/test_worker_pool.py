@@ -1,0 +1,76 @@
+"""Workers of this machine and of a real Ray cluster keep to one contract."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import pool_work
+from finsight.adapters.local_pool import LocalPool
+from finsight.adapters.ray_pool import ray_pool
+from finsight.errors import DataError, StoppedError
+from finsight.ports import WorkerPool
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # of what Ray Data sets itself
+]
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", params=["here", "processes", pytest.param("ray", marks=pytest.mark.long)])
+def pool(request: pytest.FixtureRequest) -> Iterator[WorkerPool]:
+    if request.param != "ray":
+        yield LocalPool(1 if request.param == "here" else 2)
+        return
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as cluster:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))  # the workers' own
+        yield cluster.enter_context(ray_pool(workers=2))
+
+
+def workers(pool: WorkerPool) -> int:
+    return 1 if isinstance(pool, LocalPool) and pool._workers == 1 else 2
+
+
+def test_results_come_in_the_order_of_the_items(pool: WorkerPool, tmp_path: Path) -> None:
+    items = [5, 3, 8, 1, 9, 2, 7, 4]
+    found = list(pool.run(partial(pool_work.make, tmp_path), items))
+    assert [square for square, _, _ in found] == [item * item for item in items]
+    assert len({process for _, process, _ in found}) == workers(pool)
+    assert {made for _, _, made in found} == {1}, "a worker is made ready once"
+
+
+def test_nothing_to_do_makes_no_worker_ready(pool: WorkerPool, tmp_path: Path) -> None:
+    assert list(pool.run(partial(pool_work.make, tmp_path), [])) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_error_in_order_is_raised_as_it_is(pool: WorkerPool, tmp_path: Path) -> None:
+    results = pool.run(partial(pool_work.make, tmp_path), [2, 3, -1, -2, 4])
+    assert [next(results)[0], next(results)[0]] == [4, 9]
+    with pytest.raises(DataError, match="^-1: is below 0; give another$"):
+        next(results)
+    with pytest.raises(DataError, match="^bundle: no such folder; name another$"):
+        list(pool.run(pool_work.not_ready, [1, 2, 3]))
+
+
+def test_a_pool_works_again_after_somebody_had_enough(pool: WorkerPool, tmp_path: Path) -> None:
+    results = pool.run(partial(pool_work.make, tmp_path), list(range(20)))
+    assert next(results)[0] == 0
+    del results
+    assert [square for square, _, _ in pool.run(partial(pool_work.make, tmp_path), [1, 2])] == [1, 4]
+
+
+def test_a_killed_worker_is_told_or_made_good(pool: WorkerPool, tmp_path: Path) -> None:
+    if isinstance(pool, LocalPool):
+        if workers(pool) == 1:
+            pytest.skip("this process itself")
+        with pytest.raises(StoppedError, match="a worker was killed.*; the same command goes on"):
+            list(pool.run(partial(pool_work.make, tmp_path), [1, 2, 99, 3]))
+        return
+    items = [1, 2, 99, *range(3, 12)]
+    found = list(pool.run(partial(pool_work.make, tmp_path), items))
+    assert (tmp_path / "killed").exists()
+    assert [square for square, _, _ in found] == [item * item for item in items]
