@@ -15,6 +15,7 @@ from finsight.errors import FinsightError, UnreachableError
 from finsight.ports import Item, Result
 
 _STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go and no rows
+_RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try for ever
 
 
 @contextmanager
@@ -33,9 +34,9 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
     try:
         import ray
         import ray.data
-        from ray.exceptions import RayError
+        from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
     except ImportError:
-        raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave --engine at local") from None
+        raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave the engine at local") from None
     address = address or os.environ.get("RAY_ADDRESS") or None
     _connect(ray, address, workers)
     try:
@@ -43,6 +44,9 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
     except RayError as error:
         if isinstance(error.__cause__, FinsightError):
             raise error.__cause__ from None
+        if isinstance(error, ActorDiedError | ActorUnavailableError):
+            what = f"a worker died {_RETRIES + 1} times at the same item, perhaps for want of memory"
+            raise UnreachableError(f"Ray: {what}; the same command goes on with what is left") from None
         reason = str(error).strip().splitlines()[-1][:200]
         raise UnreachableError(f"Ray: {type(error).__name__}: {reason}; the same command goes on with what is left") from None
     finally:
@@ -52,7 +56,7 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     """:raises UnreachableError: when no cluster answers."""
     if address not in (None, "auto", "local") and (why := no_answer(f"http://{str(address).removeprefix('ray://')}")):
-        raise UnreachableError(f"{address}: no Ray cluster there ({why}); check --address, or `ray start --head` on that machine")
+        raise UnreachableError(f"{address}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
     quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address in (None, "local"):
         own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE}
@@ -62,7 +66,9 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         ray.init(address, **quietly)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UnreachableError(f"{address}: no Ray cluster that can be used ({reason}); check --address and that versions agree") from None
+        raise UnreachableError(
+            f"{address}: no Ray cluster that can be used ({reason}); check the address and that versions agree"
+        ) from None
 
 
 class RayPool:
@@ -92,7 +98,7 @@ class RayPool:
         # A block an item: Ray hands out blocks. One at a time, so that none waits for a worker while another has nothing to do.
         given = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
         actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)
-        made = given.map_batches(_Actor, fn_constructor_args=(make,), batch_size=1, compute=actors, num_cpus=1)
+        made = given.map_batches(_Actor, fn_constructor_args=(make,), batch_size=1, compute=actors, num_cpus=1, max_task_retries=_RETRIES)
         for row in made.iter_rows():
             found, error = pickle.loads(row["found"])  # noqa: S301 - between processes of one program, by Ray's own channel
             if error is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,8 @@ from finsight.environment import cores
 from finsight.errors import ArtifactError
 from finsight.pipeline.raw import readable
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from finsight.ports import Item, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +54,23 @@ def row_groups(path: Path) -> list[RowGroup]:
 
 
 class Run(Protocol):
-    """Where row groups are worked on."""
+    """Who works: :func:`in_threads`, or the ``run`` of a :class:`finsight.ports.WorkerPool`."""
 
-    def __call__(self, make: Callable[[], Callable[[RowGroup], T]], groups: Iterable[RowGroup]) -> Iterator[T]:
-        """What the function that ``make`` returns makes of each row group, in their order."""
+    def __call__(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
+        """What ``make()`` returns for each item, in their order."""
         ...
 
 
-def in_threads(make: Callable[[], Callable[[RowGroup], T]], groups: Iterable[RowGroup]) -> Iterator[T]:
-    """What the function that ``make`` returns makes of each row group, in their order; as many at once as there are cores.
+def in_threads(make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
+    """What ``make()`` returns for each item, in their order; as many are worked on at once as there are cores.
 
-    Threads do, since Arrow, NumPy and the tokenizers leave the interpreter free; only a few groups are in memory at any time.
+    Threads do, since Arrow, NumPy and the tokenizers leave the interpreter free; only a few results are in memory at any time.
     """
     work, workers = make(), cores()
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[T]] = deque()
-        for group in groups:
-            waiting.append(pool.submit(work, group))
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
