@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,4 +237,48 @@ class WorkerPool(Protocol):
         :param make: picklable, as items and results are; items are small, since what is large is read by the worker.
         :raises FinsightError: of the first item, in their order, that failed; the others are given up.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a store knows of a file without reading it.
+
+    :param size: bytes.
+    :param changed: when it was last written, in nanoseconds since 1970.
+    """
+
+    size: int
+    changed: int
+
+
+class FileStore(Protocol):
+    """Files below one place, a folder or a prefix of a bucket; picklable, since workers open it anew.
+
+    A name is the path below that place, with ``/``. Every method raises :class:`finsight.errors.UnreachableError` or OSError when the place
+    does not answer.
+    """
+
+    @property
+    def place(self) -> str:
+        """For messages, and to tell one store from another."""
+        ...
+
+    def files(self) -> dict[str, FileFacts]:
+        """All files by name; empty where the place does not exist."""
+        ...
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """The content of a file, which can be read from anywhere on.
+
+        :raises DataError: when there is none of that name.
+        """
+        ...
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file: nobody ever sees half of it, whatever is killed, and of several writers one wins."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
         ...

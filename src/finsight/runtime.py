@@ -24,12 +24,13 @@ from finsight.pipeline.fastest import Fastest, fastest
 from finsight.pipeline.predict import Model
 
 
-def classifier(bundle: Path, graph: str | None = None) -> BundleClassifier:
+def classifier(bundle: Path, graph: str | None = None, threads: int | None = None) -> BundleClassifier:
     """One format of a bundle: the named one, or else as this module says.
 
+    :param threads: cores to use; all that this process may by default.
     :raises ArtifactError: when the bundle is not what it says, or lacks the format.
     """
-    return BundleClassifier(bundle, choice(bundle, graph))
+    return BundleClassifier(bundle, choice(bundle, graph), threads)
 
 
 def choice(bundle: Path, graph: str | None = None) -> str | None:
@@ -51,9 +52,9 @@ def settled(bundle: Path, graph: str | None = None, measuring: Callable[[], None
     return found.format
 
 
-def model(bundle: Path, graph: str | None = None) -> Model:
-    """A bundle to predict with."""
-    opened = classifier(bundle, graph)
+def model(bundle: Path, graph: str | None = None, threads: int | None = None) -> Model:
+    """A bundle to predict with; the parameters are those of :func:`classifier`."""
+    opened = classifier(bundle, graph, threads)
     return Model(opened, opened.manifest.polarity, opened.manifest.abstain_below, opened.format)
 
 

@@ -15,6 +15,7 @@ from finsight.errors import DataError, StoppedError
 from finsight.ports import WorkerPool
 
 pytestmark = [
+    pytest.mark.timeout(900),  # a Ray worker takes five seconds of a core to begin
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # of what Ray Data sets itself
 ]
 TESTS = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def test_results_come_in_the_order_of_the_items(pool: WorkerPool, tmp_path: Path
     items = [5, 3, 8, 1, 9, 2, 7, 4]
     found = list(pool.run(partial(pool_work.make, tmp_path), items))
     assert [square for square, _, _ in found] == [item * item for item in items]
-    assert len({process for _, process, _ in found}) == workers(pool)
+    assert 1 <= len({process for _, process, _ in found}) <= workers(pool), "one may do all before another has begun"
     assert {made for _, _, made in found} == {1}, "a worker is made ready once"
 
 

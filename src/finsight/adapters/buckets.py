@@ -23,20 +23,33 @@ def bucket_client(uri: str, endpoint: str | None, tries: int = TRIES) -> Iterato
 
     :raises UnreachableError: in place of what boto3 raises inside the block.
     """
-    import boto3
+    with bucket_errors(uri):
+        yield make_client(endpoint, tries)
+
+
+@contextmanager
+def bucket_errors(uri: str) -> Iterator[None]:
+    """:raises UnreachableError: in place of what boto3 raises inside the block."""
     from boto3.exceptions import Boto3Error
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
+        raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+
+
+def make_client(endpoint: str | None, tries: int = TRIES) -> Any:
+    """A boto3 client, which takes a tenth of a second of a core; threads may share it."""
+    import boto3
+    from botocore.config import Config
 
     retries = {"total_max_attempts": tries, "mode": "standard"}
     config = Config(connect_timeout=5, retries=retries, response_checksum_validation="when_required")
-    try:
-        client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
-        if tracing.on():
-            trace_s3(client)
-        yield client
-    except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
-        raise UnreachableError(f"{uri}: {error}; check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
+    client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+    if tracing.on():
+        trace_s3(client)
+    return client
 
 
 def fetch_objects(uri: str, folder: Path, endpoint: str | None, tries: int = TRIES) -> None:

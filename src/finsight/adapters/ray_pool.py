@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from finsight.adapters.network import no_answer
@@ -57,7 +57,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     """:raises UnreachableError: when no cluster answers."""
     if address not in (None, "auto", "local") and (why := no_answer(f"http://{str(address).removeprefix('ray://')}")):
         raise UnreachableError(f"{address}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
-    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address in (None, "local"):
         own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE}
         ray.init("local", **own, **quietly)
@@ -66,9 +66,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         ray.init(address, **quietly)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UnreachableError(
-            f"{address}: no Ray cluster that can be used ({reason}); check the address and that versions agree"
-        ) from None
+        raise UnreachableError(f"{address}: no Ray cluster that can be used ({reason}); check the address and the versions") from None
 
 
 class RayPool:
@@ -99,11 +97,14 @@ class RayPool:
         given = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
         actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)
         made = given.map_batches(_Actor, fn_constructor_args=(make,), batch_size=1, compute=actors, num_cpus=1, max_task_retries=_RETRIES)
-        for row in made.iter_rows():
-            found, error = pickle.loads(row["found"])  # noqa: S301 - between processes of one program, by Ray's own channel
-            if error is not None:
-                raise error
-            yield found
+        # Closed by name: while an error's traceback holds on to it, the actors would keep their cores.
+        with closing(iter(made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as batches:
+            for batch in batches:
+                for pickled in batch["found"].to_pylist():
+                    found, error = pickle.loads(pickled)  # noqa: S301 - between processes of one program, by Ray's own channel
+                    if error is not None:
+                        raise error
+                    yield found
 
 
 class _Actor:

@@ -11,7 +11,7 @@ import click
 
 from finsight.cli.profiling import PROFILE, profiled
 from finsight.command import PATH, edge, stop_signal
-from finsight.errors import DataError
+from finsight.errors import DataError, ParamsError
 
 BUNDLE = Path("models/bundle")
 BUNDLE_OPTION = click.option(
@@ -66,29 +66,53 @@ def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bo
 
 
 @click.command()
-@click.argument("source", type=PATH, metavar="IN")
-@click.argument("target", type=PATH, metavar="OUT")
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
 @click.option("--text", default="text", show_default=True, help="Column of the texts.")
 @BUNDLE_OPTION
 @click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who scores a data set.")
+@click.option("--address", help="Of a Ray cluster: HOST:PORT, auto, or ray://HOST:PORT; RAY_ADDRESS, else one on this machine by default.")
+@click.option("--workers", type=click.IntRange(1), help="Processes at once; this one with all its cores, or one a core of the Ray cluster.")
 @edge
-def score(source: Path, target: Path, text: str, bundle: Path, graph: str | None) -> None:
-    """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.csv, .jsonl, .parquet); a killed run goes on."""
+def score(
+    source: str, target: str, text: str, bundle: Path, graph: str | None, engine: str, address: str | None, workers: int | None
+) -> None:
+    """Score the texts of IN (.csv, .tsv, .jsonl, .parquet), of any size, to OUT (.csv, .jsonl, .parquet); a killed run goes on.
+
+    Or those of a data set: IN a folder or s3://BUCKET/PREFIX of Parquet files, or one such file, and OUT another folder or prefix.
+    """
     from finsight import located, runtime
     from finsight.adapters.progress import row_bars
     from finsight.bundle import bundle_digest
     from finsight.pipeline.score import score
 
-    bundle = located(bundle)
-    if source.is_file() and source.stat().st_size > _LARGE:
-        graph = runtime.settled(bundle, graph, lambda: click.secho(_MEASURING, fg="cyan", err=True))
-    model = runtime.model(bundle, graph)
+    if address and engine != "ray":
+        raise ParamsError("--address: is that of a Ray cluster; give --engine ray, too")
+    if data_set := engine == "ray" or workers is not None or _is_place(source) or _is_place(target):
+        large = True
+    else:
+        large = Path(source).is_file() and Path(source).stat().st_size > _LARGE
+    folder = located(bundle)
+    if large:
+        graph = runtime.settled(folder, graph, lambda: click.secho(_MEASURING, fg="cyan", err=True))
     with row_bars() as progress:
-        scored = score(source, target, text, model, f"{bundle_digest(bundle)} {model.format}", progress)
+        if data_set:
+            from finsight.bootstrap.score_set import score_set
+
+            scored = score_set(source, target, text, bundle, str(graph), engine, address, workers, progress)
+        else:
+            model = runtime.model(folder, graph)
+            scored = score(Path(source), Path(target), text, model, f"{bundle_digest(folder)} {model.format}", progress)
     gone_on = f", {scored.before} of them by an earlier run" if scored.before else ""
     click.echo(f"{target}: {scored.rows} rows{gone_on}")
     if scored.without_text:
         click.secho(f"{scored.without_text} rows have no text, and no prediction", fg="yellow", err=True)
+
+
+def _is_place(name: str) -> bool:
+    """Whether files lie below it, rather than that it is one."""
+    return name.startswith("s3://") or name.endswith("/") or Path(name).is_dir()
 
 
 @click.command()

@@ -52,6 +52,11 @@ class Model:
         """In the order of the probabilities."""
         return list(self._classifier.labels)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the labels have an order, and texts a score."""
+        return self._places is not None
+
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities (n, k), rows in the order of ``texts``."""
         return softmax(self._classifier.logits(texts))

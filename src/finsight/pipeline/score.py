@@ -64,7 +64,7 @@ def score(
     if source.resolve() == target.resolve():
         raise DataError(f"{target}: is the file that is read; write to another one")
     parts, parquet = target.with_name(f"{target.name}.parts"), target.suffix == ".parquet"
-    added = list(_added([], model))
+    added = added_names(model.labels, model.ordered)
     seen = _look_through(source, column, added, parquet, rows, progress)
     columns = seen.columns if target.suffix == ".csv" else None
     about = source.stat()
@@ -78,7 +78,7 @@ def score(
                 before += len(shard)
             else:
                 with atomic_file(part) as partial:
-                    write_shard(partial, source, shard, _added(texts(source, shard, column), model), seen.schema, columns)
+                    write_shard(partial, source, shard, predicted_columns(texts(source, shard, column), model), seen.schema, columns)
             written.append(part)
             progress("scored", len(shard), seen.rows)
         with atomic_file(target) as partial:
@@ -117,8 +117,16 @@ def _look_through(
     return _Seen(count, without, list(known), writable(source, schema) if schema is not None else None)
 
 
-def _added(asked: Sequence[str | None], model: Model) -> dict[str, pa.Array]:
-    """The columns that are added, for each text."""
+def added_names(labels: Sequence[str], ordered: bool) -> list[str]:
+    """The columns that are added.
+
+    :param ordered: whether the labels have an order, and rows a score.
+    """
+    return ["predicted", *(f"prob_{label}" for label in labels), *(["score"] if ordered else [])]
+
+
+def predicted_columns(asked: Sequence[str | None], model: Model) -> dict[str, pa.Array]:
+    """The columns that are added, for each text; nothing where there is none."""
     there = np.array([text is not None for text in asked], dtype=bool)
     probs = np.full((len(asked), len(model.labels)), np.nan)
     probs[there] = model.probabilities([text for text in asked if text is not None])

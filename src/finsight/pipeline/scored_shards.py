@@ -82,7 +82,7 @@ def common_schema(path: Path, shard: Shard, schema: pa.Schema | None) -> pa.Sche
         return pa.unify_schemas([schema, here], promote_options="permissive") if schema else here
 
 
-def writable(path: Path, schema: pa.Schema) -> pa.Schema:
+def writable(path: Path | str, schema: pa.Schema) -> pa.Schema:
     """The schema with strings where no row has a value.
 
     :raises DataError: when Parquet can't hold it.
@@ -104,13 +104,9 @@ def write_shard(
     :raises DataError: when a row does not fit the schema.
     """
     if schema is not None:
-        with _fits_parquet(source):
-            table = shard if isinstance(shard, pa.Table) else _table(shard, {field.name: field.type for field in schema})
-            table = table.cast(schema)
-            for name, values in added.items():
-                table = table.append_column(name, values)
-            with path.open("wb") as binary:  # Arrow takes a name with a colon for an address
-                pq.write_table(table, binary)
+        table = scored_table(source, shard, added, schema)
+        with _fits_parquet(source), path.open("wb") as binary:  # Arrow takes a name with a colon for an address
+            pq.write_table(table, binary)
         return
     further = zip(*(values.to_pylist() for values in added.values()), strict=True)
     rows = (row | dict(zip(added, values, strict=True)) for row, values in zip(as_objects(source, shard), further, strict=True))
@@ -119,6 +115,16 @@ def write_shard(
             csv.writer(file).writerows([_cell(row.get(name)) for name in (*columns, *added)] for row in rows)
         else:
             file.writelines(map(_line, rows))
+
+
+def scored_table(source: Path | str, shard: Shard, added: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:
+    """The rows of a shard with further columns, for Parquet; the parameters and errors are those of :func:`write_shard`."""
+    with _fits_parquet(source):
+        table = shard if isinstance(shard, pa.Table) else _table(shard, {field.name: field.type for field in schema})
+        table = table.cast(schema)
+        for name, values in added.items():
+            table = table.append_column(name, values)
+    return table
 
 
 def as_objects(path: Path, shard: Shard) -> list[dict[str, Any]]:
@@ -181,7 +187,7 @@ def _truth_as_number(value: Any, type_: pa.DataType) -> bool:
 
 
 @contextmanager
-def _fits_parquet(path: Path) -> Iterator[None]:
+def _fits_parquet(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, ValueError, OverflowError) as error:

@@ -7,8 +7,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from itertools import islice
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -37,7 +38,7 @@ def read_shards(path: Path, rows: int) -> Generator[Shard, None, None]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix == ".parquet":
-        return _of_size(_parquet(path, rows), rows)
+        return of_size(_parquet(path, rows), rows)
     return _json_lines(path, rows) if path.suffix == ".jsonl" else _delimited(path, rows)
 
 
@@ -46,7 +47,7 @@ def names(shard: Shard) -> list[str]:
     return list(shard.column_names) if isinstance(shard, pa.Table) else list(dict.fromkeys(name for row in shard for name in row))
 
 
-def texts(path: Path, shard: Shard, column: str) -> list[str | None]:
+def texts(path: Path | str, shard: Shard, column: str) -> list[str | None]:
     """The text of each row; None where there is none, or a blank one.
 
     :raises DataError: when the column holds something else.
@@ -66,7 +67,8 @@ def texts(path: Path, shard: Shard, column: str) -> list[str | None]:
     return [text.encode("utf-8", "replace").decode() if text and text.strip() else None for text in values]
 
 
-def _of_size(tables: Generator[pa.Table, None, None], rows: int) -> Generator[Shard, None, None]:
+def of_size(tables: Generator[pa.Table, None, None], rows: int) -> Generator[pa.Table, None, None]:
+    """The same rows in tables of a size; the last one may have less."""
     waiting: pa.Table | None = None
     with closing(tables):
         for table in tables:
@@ -79,17 +81,81 @@ def _of_size(tables: Generator[pa.Table, None, None], rows: int) -> Generator[Sh
 
 
 def _parquet(path: Path, rows: int) -> Generator[pa.Table, None, None]:
+    # Opened here: Arrow takes a name with a colon for an address.
+    with path.open("rb") as binary:
+        yield from parquet_rows(path, binary, rows)
+
+
+def parquet_rows(
+    path: Path | str, binary: IO[bytes], at_once: int, first: int = 0, rows: int | None = None
+) -> Generator[pa.Table, None, None]:
+    """Rows of an open Parquet file in their order, ``at_once`` at most at a time; row groups that have none of them are not read.
+
+    :param path: for messages.
+    :param first: number of the first row that is wanted.
+    :param rows: how many are wanted; all that follow when None.
+    :raises DataError: when it is damaged.
+    """
+    with _whole_parquet(path), pq.ParquetFile(binary, buffer_size=_BUFFER) as file:
+        _once(path, file.schema_arrow.names)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        *starts, whole = accumulate(sizes, initial=0)
+        end = whole if rows is None else first + rows
+        groups = [i for i, (start, size) in enumerate(zip(starts, sizes, strict=True)) if start < end and start + size > first]
+        here = starts[groups[0]] if groups else end
+        for batch in file.iter_batches(at_once, row_groups=groups):
+            batch.validate(full=True)
+            wanted = batch.slice(max(0, first - here), max(0, min(end, here + len(batch)) - max(first, here)))
+            here += len(batch)
+            if len(wanted):
+                yield pa.Table.from_batches([wanted])
+
+
+@contextmanager
+def _whole_parquet(path: Path | str) -> Iterator[None]:
     try:
-        # Opened here: Arrow takes a name with a colon for an address.
-        with path.open("rb") as binary, pq.ParquetFile(binary, buffer_size=_BUFFER) as file:
-            _once(path, file.schema_arrow.names)
-            for batch in file.iter_batches(rows):
-                batch.validate(full=True)
-                yield pa.Table.from_batches([batch])
+        yield
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's, not Arrow's
         raise DataError(f"{path}: not a whole Parquet file ({' '.join(str(error).split())[:120]}); write it again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What the end of a Parquet file says of it.
+
+    :param uncompressed: bytes of its rows in memory, roughly.
+    """
+
+    rows: int
+    uncompressed: int
+    schema: pa.Schema
+
+
+def parquet_footer(path: Path | str, binary: IO[bytes]) -> Footer:
+    """Read the end of an open Parquet file.
+
+    :param path: for messages.
+    :raises DataError: when it is damaged, or a column stands twice.
+    """
+    with _whole_parquet(path), pq.ParquetFile(binary) as file:
+        _once(path, file.schema_arrow.names)
+        about = file.metadata
+        size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        return Footer(about.num_rows, size, file.schema_arrow)
+
+
+def nulls(path: Path | str, binary: IO[bytes], column: str) -> int:
+    """How many rows of an open Parquet file, one that we wrote, have nothing in a column.
+
+    :raises DataError: when it is damaged.
+    """
+    with _whole_parquet(path), pq.ParquetFile(binary) as file:
+        about, number = file.metadata, file.schema_arrow.names.index(column)
+        # Ours end with plain columns, so that counted from the end names and leaves agree.
+        leaf = about.num_columns - (len(file.schema_arrow) - number)
+        return sum(about.row_group(i).column(leaf).statistics.null_count for i in range(about.num_row_groups))
 
 
 def _delimited(path: Path, rows: int) -> Generator[Shard, None, None]:
@@ -141,7 +207,7 @@ def _cells(path: Path, lines: Any, head: Sequence[str], bounded: _Lines) -> Iter
         yield dict(zip(head, cells, strict=True))
 
 
-def _once(path: Path, head: Sequence[str]) -> None:
+def _once(path: Path | str, head: Sequence[str]) -> None:
     if twice := sorted(name for name, times in Counter(head).items() if times > 1):
         raise DataError(f"{path}: column {twice[0][:100]!r} stands twice in the head; rename one")
 
