@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pool_work
-from clusters import ray_cluster
+from clusters import AWAKE, ray_cluster
 from conftest import LABELS, Project, starter_rows
 from finsight import bootstrap
 from finsight.adapters.ray_pool import ray_pool
@@ -89,9 +89,9 @@ def test_without_ray_the_line_says_what_to_install(make_project, monkeypatch: py
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    with ray_cluster() as address:
-        yield address
+def cluster() -> Iterator[dict[str, str]]:
+    with ray_cluster() as variables:
+        yield variables
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +126,19 @@ def test_two_processes_write_200_000_rows_byte_for_byte_as_one_does(large: Proje
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_a_cluster_writes_200_000_rows_byte_for_byte_as_one_process_does(large: Project, copy_of, cluster: str) -> None:
+def test_a_cluster_writes_200_000_rows_byte_for_byte_as_one_process_does(large: Project, copy_of, cluster: dict[str, str]) -> None:
     project = copy_of(large)
-    project.env["RAY_ADDRESS"] = cluster
+    project.env.update(cluster)
     two_workers_write_the_same(large, project, "ray")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_a_killed_driver_goes_on_with_what_was_tokenised(make_project, cluster: str) -> None:
+def test_a_killed_driver_goes_on_with_what_was_tokenised(make_project, cluster: dict[str, str]) -> None:
     project: Project = make_project("killed-driver")
     write_tables(project.root / "data/raw", headlines(20_000), [], 500)
     project.set(prepare__engine="ray", prepare__workers=2)
-    project.env["RAY_ADDRESS"] = cluster
+    project.env.update(cluster)
     cache = project.root / "cache/tokens"
     with project.start("prepare") as driver:
         while len(list(cache.rglob("tokens.parquet"))) < 2:
@@ -159,13 +159,21 @@ def test_a_killed_driver_goes_on_with_what_was_tokenised(make_project, cluster: 
     assert written(project) == by_ray
 
 
+@pytest.fixture
+def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers find the tests' modules."""
+    for name, value in AWAKE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(pool_work.__file__).parent), os.environ.get("PYTHONPATH", "")]))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # of what Ray Data sets itself
-def test_a_killed_worker_loses_nothing(tiny_backbone: Path, in_folder: Path, cluster: str) -> None:
+def test_a_killed_worker_loses_nothing(tiny_backbone: Path, in_folder: Path, in_workers: None) -> None:
     write_tables(in_folder, headlines(4_000), headlines(4_100)[4_000:], 500)
     expected = prepared(tiny_backbone, in_threads, Path("here"))
-    with ray_pool(cluster, 2) as pool:
+    with ray_pool(workers=2) as pool:
         found = prepared(tiny_backbone, lambda make, items: pool.run(partial(pool_work.killed_once, make, in_folder), items), Path("there"))
     assert found == expected
     assert len(list(in_folder.glob("killed-*"))) == 2, "while it compared, and while it tokenised"
@@ -174,8 +182,8 @@ def test_a_killed_worker_loses_nothing(tiny_backbone: Path, in_folder: Path, clu
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # likewise
-def test_a_row_group_that_kills_each_worker_is_given_up(tiny_backbone: Path, in_folder: Path, cluster: str) -> None:
+def test_a_row_group_that_kills_each_worker_is_given_up(tiny_backbone: Path, in_folder: Path, in_workers: None) -> None:
     write_tables(in_folder, headlines(1_000), [], 500)
     line = r"^Ray: a worker died 4 times at the same item, perhaps for want of memory; the same command goes on with what is left$"
-    with pytest.raises(UnreachableError, match=line), ray_pool(cluster, 2) as pool:
+    with pytest.raises(UnreachableError, match=line), ray_pool(workers=2) as pool:
         prepared(tiny_backbone, lambda make, items: pool.run(partial(pool_work.killed_always, make), items), Path("there"))

@@ -66,7 +66,9 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         ray.init(address, **quietly)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UnreachableError(f"{address}: no Ray cluster that can be used ({reason}); check the address and the versions") from None
+        raise UnreachableError(
+            f"{address}: no Ray cluster that can be used ({reason}); check the address, the versions, and RAY_AUTH_MODE"
+        ) from None
 
 
 class RayPool:
