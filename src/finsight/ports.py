@@ -268,6 +268,10 @@ class FileStore(Protocol):
         """All files by name; empty where the place does not exist."""
         ...
 
+    def facts(self, name: str) -> FileFacts | None:
+        """What is known of one file; None where there is none."""
+        ...
+
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """The content of a file, which can be read from anywhere on.
 

@@ -1,5 +1,6 @@
 """Workers of this machine and of a real Ray cluster keep to one contract."""
 
+import http.server
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,8 +12,9 @@ import pytest
 import pool_work
 from finsight.adapters.local_pool import LocalPool
 from finsight.adapters.ray_pool import ray_pool
-from finsight.errors import DataError, StoppedError
+from finsight.errors import DataError, ParamsError, StoppedError, UnreachableError
 from finsight.ports import WorkerPool
+from servers import serving
 
 pytestmark = [
     pytest.mark.timeout(900),  # a Ray worker takes five seconds of a core to begin
@@ -75,3 +77,15 @@ def test_a_killed_worker_is_told_or_made_good(pool: WorkerPool, tmp_path: Path) 
     found = list(pool.run(partial(pool_work.make, tmp_path), items))
     assert (tmp_path / "killed").exists()
     assert [square for square, _, _ in found] == [item * item for item in items]
+
+
+@pytest.mark.long
+def test_an_address_where_no_cluster_is_is_one_line() -> None:
+    with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
+        ray_pool("127.0.0.1:1").__enter__()
+    with pytest.raises(ParamsError, match="^ray://127.0.0.1:1: give HOST:PORT or auto on a machine of the cluster;"):
+        ray_pool("ray://127.0.0.1:1").__enter__()
+    with serving(http.server.SimpleHTTPRequestHandler) as url:
+        address = url.removeprefix("http://")
+        with pytest.raises(UnreachableError, match=rf"^{address}: no Ray cluster that can be used [^\n]*$"):
+            ray_pool(address).__enter__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,12 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from conftest import LABELS
 from finsight.adapters.local_files import LocalFiles
 from finsight.adapters.local_pool import LocalPool
-from finsight.errors import DataError
+from finsight.bootstrap import score_set as data_set
+from finsight.cli import main
+from finsight.errors import ArtifactError, DataError, FinsightError, GateError
 from finsight.pipeline import score_parts
 from finsight.pipeline.predict import Model
 from finsight.pipeline.score import ROWS, Scored, added_names, score
@@ -194,3 +198,46 @@ def test_a_damaged_page_is_one_line_and_the_finished_parts_stay(work: Work) -> N
     with pytest.raises(DataError, match=r"^[^\n]*deep/b.parquet: not a whole Parquet file [^\n]*$"):
         work.score()
     assert len(work.parts()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["in", "out.parquet"], "out.parquet: a data set is written to a folder or s3://BUCKET/PREFIX; name one"),
+        (["in", "in/scored"], "in/scored: lies in what is read; write to another place"),
+        (["in", "in"], "in: lies in what is read; write to another place"),
+        (["gone", "out/"], "gone: no such file or folder"),
+        (["gone.parquet", "out/"], "gone.parquet: no such file or folder"),
+        (["rows.csv", "out", "--engine", "ray"], "rows.csv: a data set is of .parquet files; convert it, or name a file as OUT"),
+        (["in", "out", "--address", "auto"], "--address: is that of a Ray cluster; give --engine ray, too"),
+    ],
+)
+def test_a_command_that_can_t_be_is_one_line(work: Work, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str) -> None:
+    monkeypatch.chdir(work.root)
+    (work.root / "rows.csv").write_text("text\nx\n")
+    done = CliRunner().invoke(main, ["score", *arguments, "--graph", "onnx-fp32"])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {says}")
+
+
+def test_one_file_beside_others_may_have_its_parts_beside_it(work: Work) -> None:
+    source, files, one = data_set.source_files(f"{work.root}/in/a.parquet")
+    assert (source.place, list(files), one) == (str(work.root / "in"), ["a.parquet"], "a.parquet")
+    assert data_set.target_store(f"{work.root}/in/scored", source, one_file=True).place == str(work.root / "in/scored")
+    source, files, one = data_set.source_files(str(work.root / "in"))
+    assert (list(files), one) == (["a.parquet", "deep/b.parquet", "empty.parquet"], None)
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(FinsightError, match=r"^Ray is not installed: `pip install 'finsight\[scale\]'`, or leave the engine at local$"):
+        data_set.worker_pool("ray").__enter__()
+
+
+def test_a_worker_refuses_a_bundle_that_its_driver_does_not_mean(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"gone: not there on .*, where a worker runs; put it on a shared folder, or name models:/"):
+        data_set.open_model(str(tmp_path / "gone"), "d", "onnx-fp32", 1)
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(GateError, match=r"bundle: is another bundle on .*, where a worker runs"):
+        data_set.open_model(str(tmp_path / "bundle"), "d", "onnx-fp32", 1)

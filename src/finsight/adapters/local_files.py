@@ -34,11 +34,18 @@ class LocalFiles:
         found = {}
         for folder, _, names in os.walk(self.root):
             for name in names:
-                path = Path(folder, name)
-                if path.is_file():
-                    about = path.stat()
-                    found[path.relative_to(self.root).as_posix()] = FileFacts(about.st_size, about.st_mtime_ns)
+                shown = Path(folder, name).relative_to(self.root).as_posix()
+                if about := self.facts(shown):
+                    found[shown] = about
         return found
+
+    def facts(self, name: str) -> FileFacts | None:
+        """See :class:`finsight.ports.FileStore`."""
+        path = self.root / name
+        if not path.is_file():
+            return None
+        about = path.stat()
+        return FileFacts(about.st_size, about.st_mtime_ns)
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:

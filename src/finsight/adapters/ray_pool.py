@@ -11,10 +11,10 @@ from typing import Any
 
 from finsight.adapters.network import no_answer
 from finsight.environment import cores, quiet
-from finsight.errors import FinsightError, UnreachableError
+from finsight.errors import FinsightError, ParamsError, UnreachableError
 from finsight.ports import Item, Result
 
-_STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go and no rows
+_STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go, and results of a few megabytes
 _RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try for ever
 
 
@@ -22,9 +22,10 @@ _RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try f
 def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator[RayPool]:
     """Connect to a cluster while the block runs, or have one on this machine.
 
-    :param address: ``HOST:PORT`` of its head from one of its nodes, ``auto`` for the one that runs here, or ``ray://HOST:PORT`` from
-        outside; by default what ``RAY_ADDRESS`` says, else a cluster of our own.
+    :param address: on a machine of the cluster, ``HOST:PORT`` of its head or ``auto``; by default what ``RAY_ADDRESS`` says, else a cluster
+        of our own.
     :param workers: as many as the cluster has cores by default.
+    :raises ParamsError: when the address is one for Ray's client.
     :raises FinsightError: when Ray is not installed.
     :raises UnreachableError: when no cluster answers there, or it is lost while the block runs.
     """
@@ -42,8 +43,6 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
     try:
         yield RayPool(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
     except RayError as error:
-        if isinstance(error.__cause__, FinsightError):
-            raise error.__cause__ from None
         if isinstance(error, ActorDiedError | ActorUnavailableError):
             what = f"a worker died {_RETRIES + 1} times at the same item, perhaps for want of memory"
             raise UnreachableError(f"Ray: {what}; the same command goes on with what is left") from None
@@ -55,7 +54,10 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     """:raises UnreachableError: when no cluster answers."""
-    if address not in (None, "auto", "local") and (why := no_answer(f"http://{str(address).removeprefix('ray://')}")):
+    if address and address.startswith("ray://"):
+        # Ray Data is not made for Ray's client, whose driver is a process elsewhere that the files have to be reached from, too.
+        raise ParamsError(f"{address}: give HOST:PORT or auto on a machine of the cluster; `ray job submit` brings the command there")
+    if address not in (None, "auto", "local") and (why := no_answer(f"http://{address}")):
         raise UnreachableError(f"{address}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
     quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address in (None, "local"):

@@ -49,24 +49,34 @@ class S3Files:
                 for one in page.get("Contents", []):
                     if not one["Key"].endswith("/"):  # what some consoles make for a folder
                         name = one["Key"].removeprefix(self._prefix)
-                        found[name] = FileFacts(one["Size"], round(one["LastModified"].timestamp() * 1e9))
+                        found[name] = _facts(one["Size"], one)
         return found
+
+    def facts(self, name: str) -> FileFacts | None:
+        """See :class:`finsight.ports.FileStore`."""
+        about = self._head(name)
+        return None if about is None else _facts(about["ContentLength"], about)
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """See :class:`finsight.ports.FileStore`."""
+        about = self._head(name)
+        if about is None:
+            raise DataError(f"{self.place}/{name}: no such object")
+        raw = _Ranges(_shared(self.endpoint), self._bucket, self._prefix + name, about["ContentLength"], about["ETag"])
+        with io.BufferedReader(raw, _BUFFER) as file:
+            yield file
+
+    def _head(self, name: str) -> Any:
         from botocore.exceptions import ClientError
 
         with self._client() as client:
             try:
-                about = client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+                return client.head_object(Bucket=self._bucket, Key=self._prefix + name)
             except ClientError as error:
                 if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
                     raise
-                raise DataError(f"{self.place}/{name}: no such object") from None
-            raw = _Ranges(client, self._bucket, self._prefix + name, about["ContentLength"], about["ETag"])
-        with io.BufferedReader(raw, _BUFFER) as file:
-            yield file
+                return None
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
@@ -82,6 +92,11 @@ class S3Files:
         """See :class:`finsight.ports.FileStore`."""
         with self._client() as client:
             client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+
+
+def _facts(size: int, about: Any) -> FileFacts:
+    # To the second, as heads of HTTP have it and lists need not.
+    return FileFacts(size, int(about["LastModified"].timestamp()) * 10**9)
 
 
 @functools.lru_cache(4)

@@ -41,8 +41,8 @@ def score_set(
     :param graph: the format that all workers compute with.
     :param engine: ``local`` or ``ray``.
     """
-    given, files, one = _source(source)
-    out = _target(target, given, one is not None)
+    given, files, one = source_files(source)
+    out = target_store(target, given, one is not None)
     folder = located(bundle)
     manifest, digest = read_bundle(folder), bundle_digest(folder)
     made_of = MadeOf(f"{given.place}/{one}" if one else given.place, column, digest, graph)
@@ -72,28 +72,31 @@ def _store(address: str) -> FileStore:
     return S3Files(address, load_settings().s3_endpoint) if address.startswith(_S3) else LocalFiles(Path(address).resolve())
 
 
-def _source(address: str) -> tuple[FileStore, dict[str, FileFacts], str | None]:
+def source_files(address: str) -> tuple[FileStore, dict[str, FileFacts], str | None]:
     """A store, its files that are meant, and the name of the only one where one was named.
 
     :raises DataError: when nothing of Parquet is there.
     """
-    if address.endswith(_PARQUET) and not Path(address).is_dir():
-        folder, _, name = address.rpartition("/")
-        store = _store(folder or ".")
-        files = store.files()
-        if name in files:
-            return store, {name: files[name]}, name
-    elif not address.startswith(_S3):
-        if Path(address).is_file():
-            raise DataError(f"{address}: a data set is of .parquet files; convert it, or name a file as OUT and no --engine or --workers")
-        if not Path(address).is_dir():
-            raise DataError(f"{address}: no such file or folder")
+    here = not address.startswith(_S3)
+    if here and not Path(address).exists():
+        raise DataError(f"{address}: no such file or folder")
+    if address.endswith(_PARQUET) and not (here and Path(address).is_dir()):
+        folder, name = (str(Path(address).parent), Path(address).name) if here else address.rsplit("/", 1)
+        store = _store(folder)
+        if about := store.facts(name):
+            return store, {name: about}, name
+    elif here and Path(address).is_file():
+        raise DataError(f"{address}: a data set is of .parquet files; convert it, or name a file as OUT and no --engine or --workers")
     store = _store(address)
     return store, parquet_files(store), None
 
 
-def _target(address: str, source: FileStore, one_file: bool) -> FileStore:
-    """:raises DataError: when it can't take parts."""
+def target_store(address: str, source: FileStore, one_file: bool) -> FileStore:
+    """Where parts go.
+
+    :param one_file: whether all that is read is one file of ``source``, beside whose folder they may lie then.
+    :raises DataError: when it can't take parts.
+    """
     if not address.startswith(_S3) and (Path(address).is_file() or Path(address).suffix in (".csv", ".jsonl", _PARQUET)):
         raise DataError(f"{address}: a data set is written to a folder or s3://BUCKET/PREFIX; name one")
     store = _store(address)
