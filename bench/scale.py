@@ -129,8 +129,8 @@ def score(sizes: tuple[int, ...], counts: tuple[int, ...], bundle: Path, graph: 
 def prepare(sizes: tuple[int, ...], counts: tuple[int, ...], json_path: Path | None) -> None:
     """The stage `prepare` with an empty token cache: from the start of the command to its end, on as many cores as workers.
 
-    `local` is one process with all these cores, `processes` is `prepare.workers: N`, `ray` starts a cluster of its own. What they write must
-    be the same, byte by byte.
+    `local` is one process with all these cores, `processes` is `prepare.workers: N`, `ray` starts a cluster of its own. What they write is
+    compared, byte by byte.
     """
     from finsight import bootstrap
 
