@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -100,8 +101,11 @@ class RayPool:
         # A block an item: Ray hands out blocks. One at a time, so that none waits for a worker while another has nothing to do.
         given = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
         actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)
-        remote = {"batch_size": 1, "num_cpus": 1, "ray_remote_args_fn": lambda: {"max_task_retries": _RETRIES}}
-        made = given.map_batches(_Actor, fn_constructor_args=(make,), compute=actors, **remote)
+        with warnings.catch_warnings():
+            # Ray Data has a parameter for all but this option, and says that the way of passing others goes with 2.64.
+            warnings.simplefilter("ignore")
+            per_item = {"batch_size": 1, "num_cpus": 1, "max_task_retries": _RETRIES}
+            made = given.map_batches(_Actor, fn_constructor_args=(make,), compute=actors, **per_item)
         # Closed by name: while an error's traceback holds on to it, the actors would keep their cores.
         with closing(iter(made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as batches:
             for batch in batches:
