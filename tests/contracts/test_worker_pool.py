@@ -30,6 +30,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[WorkerPool]:
         return
     with pytest.MonkeyPatch.context() as patch, ExitStack() as cluster:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))  # the workers' own
+        patch.setenv("RAY_worker_niceness", "0")  # else they give way to everything beside them
         yield cluster.enter_context(ray_pool(workers=2))
 
 

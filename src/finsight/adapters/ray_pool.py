@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from finsight.adapters.network import no_answer
 from finsight.environment import cores, quiet
@@ -99,7 +101,7 @@ class RayPool:
         context.execution_options.preserve_order = True
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         # A block an item: Ray hands out blocks. One at a time, so that none waits for a worker while another has nothing to do.
-        given = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
+        given = ray.data.from_items([{"item": _Box(item)} for item in items], override_num_blocks=len(items))
         actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)
         with warnings.catch_warnings():
             # Ray Data has a parameter for all but this option, and says that the way of passing others goes with 2.64.
@@ -107,13 +109,20 @@ class RayPool:
             per_item = {"batch_size": 1, "num_cpus": 1, "max_task_retries": _RETRIES}
             made = given.map_batches(_Actor, fn_constructor_args=(make,), compute=actors, **per_item)
         # Closed by name: while an error's traceback holds on to it, the actors would keep their cores.
-        with closing(iter(made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as batches:
+        with closing(iter(made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))) as batches:
             for batch in batches:
-                for pickled in batch["found"].to_pylist():
-                    found, error = pickle.loads(pickled)  # noqa: S301 - between processes of one program, by Ray's own channel
+                for box in batch["found"]:
+                    found, error = box.content
                     if error is not None:
                         raise error
                     yield found
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Something that Ray sends as it is; of numbers and tuples it would make columns."""
+
+    content: Any
 
 
 class _Actor:
@@ -123,8 +132,10 @@ class _Actor:
         self._make = make
         self._work: Callable[[Any], Any] | None = None
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"found": [pickle.dumps(self._one(pickle.loads(item))) for item in batch["item"]]}  # noqa: S301 - as above
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        found = np.empty(len(batch["item"]), dtype=object)
+        found[:] = [_Box(self._one(box.content)) for box in batch["item"]]
+        return {"found": found}
 
     def _one(self, item: Any) -> tuple[Any, Exception | None]:
         """What became of an item; an error of the user's travels as such, for Ray would wrap it and tell its whole stack."""
