@@ -4,8 +4,10 @@
 beside rows that are held in memory. `--json FILE` writes rows of {name, peer, ours, theirs, unit, ratio}; a ratio over 1 is in our favour.
 """
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +18,10 @@ from typing import Any
 
 import click
 import psutil
+from ruamel.yaml import YAML
 
 import scale_stream
-from data import headlines
+from data import OURS, REPO, child, headlines, project
 
 PEER = "ray"
 EVERY = 0.2  # seconds between two looks at the memory
@@ -125,6 +128,68 @@ def score(sizes: tuple[int, ...], counts: tuple[int, ...], bundle: Path, graph: 
             rows.append(row(name, n / found["local"][0], n / found["ray"][0], "rows/s"))
             rows.append(row(f"{name}, peak memory", found["local"][1], found["ray"][1], "MiB"))
     show(rows, json_path)
+
+
+@main.command()
+@click.option("--rows", "sizes", type=int, multiple=True, default=(10_000, 100_000, 1_000_000), show_default=True, help="May be repeated.")
+@click.option("--workers", "counts", type=int, multiple=True, default=(1, 2), show_default=True, help="May be repeated.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path))
+def prepare(sizes: tuple[int, ...], counts: tuple[int, ...], json_path: Path | None) -> None:
+    """The stage `prepare` with an empty token cache: from the start of the command to its end, on as many cores as workers.
+
+    `local` is one process with all these cores, `processes` is `prepare.workers: N`, `ray` starts a cluster of its own. What they write is
+    compared, byte by byte.
+    """
+    from finsight import bootstrap
+
+    backbone = bootstrap.backbone(bootstrap.load_params(), "minilm").folder
+    rows = []
+    click.echo(f"{'rows':>9}{'workers':>9}  {'engine':<11}{'seconds':>9}{'rows/s':>9}{'peak MiB':>10}")
+    for n in sorted(set(sizes)):
+        with tempfile.TemporaryDirectory(prefix="bench-scale-") as temporary:
+            folder = Path(temporary)
+            project(folder, n)
+            (folder / "cache").mkdir()
+            (folder / "cache/backbones").symlink_to(backbone.parent)
+            child(OURS, folder, "ingest")
+            written = set()
+            for workers in counts:
+                engines = {"local": ("local", None), "processes": ("local", workers), "ray": ("ray", workers)}
+                if workers == 1:
+                    del engines["processes"]
+                found = {}
+                for name, (engine, processes) in engines.items():
+                    found[name] = prepared(folder, engine, processes, workers)
+                    written.add(digest(folder))
+                    seconds, mib = found[name]
+                    click.echo(f"{n:>9}{workers:>9}  {name:<11}{seconds:>9.1f}{n / seconds:>9.0f}{mib:>10.0f}")
+                    if len(written) > 1:
+                        raise click.ClickException(f"{name}: what was written differs from what the local engine writes")
+                name = f"prepare, {n} rows, {workers} worker{'s' if workers > 1 else ''}"
+                rows.append(row(name, n / found["local"][0], n / found["ray"][0], "rows/s"))
+                rows.append(row(f"{name}, peak memory", found["local"][1], found["ray"][1], "MiB"))
+    show(rows, json_path)
+
+
+def prepared(folder: Path, engine: str, processes: int | None, cores: int) -> tuple[float, float]:
+    """Seconds and peak MiB of the stage in a folder with its tables."""
+    yaml = YAML()
+    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["prepare"].update({"engine": engine, "workers": processes})
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+    shutil.rmtree(folder / "cache/tokens", ignore_errors=True)
+    files = {"--corpus": "corpus.parquet", "--unlabelled": "unlabelled.parquet", "--prepared": "prepared", "--report": "prepare.json"}
+    options = [str(folder / word) if word in files.values() else word for pair in files.items() for word in pair]
+    set_up = ["env", "-u", "RAY_ADDRESS", "-C", str(folder), f"FINSIGHT_CACHE={folder / 'cache'}"]
+    command = [*set_up, sys.executable, str(REPO / "stages/prepare.py"), *options, "--lengths", str(folder / "lengths.csv")]
+    return watched(command, cores)
+
+
+def digest(folder: Path) -> str:
+    """Of all that the stage wrote."""
+    files = [*sorted((folder / "prepared").rglob("*")), folder / "prepare.json", folder / "lengths.csv"]
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file())).hexdigest()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path, lengths: 
 
     params = bootstrap.load_params()
     known_as = {name: params.corpora[name].known_as for name in params.ingest.corpora}
-    with row_bars() as progress:
+    with row_bars() as progress, bootstrap.row_workers(params) as run:
         found = prepare(
             corpus,
             unlabelled,
@@ -35,6 +35,7 @@ def main(corpus: Path, unlabelled: Path, prepared: Path, report: Path, lengths: 
             report,
             lengths,
             progress,
+            run,
         )
     click.echo(", ".join(f"{split['rows']} rows for {name}" for name, split in found["splits"].items()))
     click.echo(in_words(found["protocol"]))

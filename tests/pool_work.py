@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from finsight.errors import DataError
 
@@ -34,3 +35,23 @@ def make(folder: Path, seconds: float = 0.05) -> Callable[[int], Found]:
 
 def not_ready() -> Callable[[int], Found]:
     raise DataError("bundle: no such folder; name another")
+
+
+def killed_once(make: Callable[[], Callable[[Any], Any]], folder: Path) -> Callable[[Any], Any]:
+    """What ``make`` returns, but that the third item of each kind of work kills its process, once."""
+    work = make()
+
+    def one(item: Any) -> Any:
+        mark = folder / f"killed-{make.func.__name__}"
+        if item.number == 2 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(item)
+
+    return one
+
+
+def killed_always(make: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """A function that kills its process."""
+    make()
+    return lambda item: os.kill(os.getpid(), signal.SIGKILL)

@@ -82,7 +82,7 @@ def test_a_killed_worker_is_told_or_made_good(pool: WorkerPool, tmp_path: Path) 
 
 @pytest.mark.long
 def test_an_address_where_no_cluster_is_is_one_line() -> None:
-    with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check --address[^\n]*$"):
+    with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
         ray_pool("127.0.0.1:1").__enter__()
     with pytest.raises(ParamsError, match="^ray://127.0.0.1:1: give HOST:PORT or auto on a machine of the cluster;"):
         ray_pool("ray://127.0.0.1:1").__enter__()

@@ -26,6 +26,7 @@ from raw_tables import raw_row, starter_table, write_raw
 
 Row = dict[str, Any]
 SPLIT = {"method": "stratified", "own": True, "validation": 0.1, "test": 0.2, "folds": 4, "fold": 0, "held_out": [], "seed": 42}
+PARAMS = {"max_length": 64, "engine": "local", "workers": None}
 # What a wire copy looks like: another figure, another company, a word more.
 COPY = "{name} said on Monday that its orders rose {n} % and that it keeps its dividend and its outlook for the year"
 
@@ -44,7 +45,7 @@ def run(tiny_backbone: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, An
     ) -> tuple[dict[str, Any], dict[str, list[Row]]]:
         corpus = write_raw(tmp_path / "corpus.parquet", rows, groups)
         unlabelled = write_raw(tmp_path / "unlabelled.parquet", [{**row, "label": ""} for row in texts])
-        params = PrepareParams.model_validate({"max_length": 64, "near_duplicates": 0.7, "split": {**SPLIT, **split}})
+        params = PrepareParams.model_validate({**PARAMS, "near_duplicates": 0.7, "split": {**SPLIT, **split}})
         backbone = Backbone("tiny", tiny_backbone, "0" * 64, "MIT", trained_on)
         folders = (tmp_path / "cache", tmp_path / "out", tmp_path / "r.json", tmp_path / "lengths.csv")
         report = prepare(corpus, unlabelled, LABELS, known_as or {}, params, backbone, *folders)
@@ -107,7 +108,7 @@ def test_texts_without_labels_tell_nothing_of_validation_and_test(run) -> None:
 def test_without_near_duplicates_only_equal_texts_stay_together(run, tmp_path: Path, tiny_backbone: Path) -> None:
     rows = starter_table(240) + copies(12) + [raw_row(5000 + i, "THE FIRM IS IN OSLO !", "neutral") for i in range(5)]
     rows += [raw_row(6000 + i, "The firm is in Oslo .", "neutral") for i in range(5)]
-    params = PrepareParams.model_validate({"max_length": 64, "near_duplicates": 0.0, "split": SPLIT})
+    params = PrepareParams.model_validate({**PARAMS, "near_duplicates": 0.0, "split": SPLIT})
     corpus = write_raw(tmp_path / "c.parquet", rows)
     report = prepare(
         corpus,

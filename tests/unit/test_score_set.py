@@ -231,7 +231,7 @@ def test_one_file_beside_others_may_have_its_parts_beside_it(work: Work) -> None
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(FinsightError, match=r"^Ray is not installed: `pip install 'finsight\[scale\]'`, or leave --engine at local$"):
+    with pytest.raises(FinsightError, match=r"^Ray is not installed: `pip install 'finsight\[scale\]'`, or leave the engine at local$"):
         data_set.worker_pool("ray").__enter__()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from finsight.environment import cores, quiet
 from finsight.errors import FinsightError, ParamsError, UnreachableError
 from finsight.ports import Item, Result
 
-_STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go and no rows
+_STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go, and results of a few megabytes
+_RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try for ever
 
 
 @contextmanager
@@ -36,14 +38,17 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
     try:
         import ray
         import ray.data
-        from ray.exceptions import RayError
+        from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
     except ImportError:
-        raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave --engine at local") from None
+        raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave the engine at local") from None
     address = address or os.environ.get("RAY_ADDRESS") or None
     _connect(ray, address, workers)
     try:
         yield RayPool(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
     except RayError as error:
+        if isinstance(error, ActorDiedError | ActorUnavailableError):
+            what = f"a worker died {_RETRIES + 1} times at the same item, perhaps for want of memory"
+            raise UnreachableError(f"Ray: {what}; the same command goes on with what is left") from None
         reason = str(error).strip().splitlines()[-1][:200]
         raise UnreachableError(f"Ray: {type(error).__name__}: {reason}; the same command goes on with what is left") from None
     finally:
@@ -56,7 +61,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         # Ray Data is not made for Ray's client, whose driver is a process elsewhere that the files have to be reached from, too.
         raise ParamsError(f"{address}: give HOST:PORT or auto on a machine of the cluster; `ray job submit` brings the command there")
     if address not in (None, "auto", "local") and (why := no_answer(f"http://{address}")):
-        raise UnreachableError(f"{address}: no Ray cluster there ({why}); check --address, or `ray start --head` on that machine")
+        raise UnreachableError(f"{address}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
     quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address in (None, "local"):
         own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE}
@@ -66,7 +71,9 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         ray.init(address, **quietly)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UnreachableError(f"{address}: no Ray cluster that can be used ({reason}); check --address and that versions agree") from None
+        raise UnreachableError(
+            f"{address}: no Ray cluster that can be used ({reason}); check the address, the versions, and RAY_AUTH_MODE"
+        ) from None
 
 
 class RayPool:
@@ -96,7 +103,11 @@ class RayPool:
         # A block an item: Ray hands out blocks. One at a time, so that none waits for a worker while another has nothing to do.
         given = ray.data.from_items([{"item": _Box(item)} for item in items], override_num_blocks=len(items))
         actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)
-        made = given.map_batches(_Actor, fn_constructor_args=(make,), batch_size=1, compute=actors, num_cpus=1)
+        with warnings.catch_warnings():
+            # Ray Data has a parameter for all but this option, and says that the way of passing others goes with 2.64.
+            warnings.simplefilter("ignore")
+            per_item = {"batch_size": 1, "num_cpus": 1, "max_task_retries": _RETRIES}
+            made = given.map_batches(_Actor, fn_constructor_args=(make,), compute=actors, **per_item)
         # Closed by name: while an error's traceback holds on to it, the actors would keep their cores.
         with closing(iter(made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))) as batches:
             for batch in batches:

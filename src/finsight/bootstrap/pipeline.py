@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from finsight.params.corpora import AnyCorpus
     from finsight.params.train import TrainParams
     from finsight.pipeline.export import Runtimes
+    from finsight.pipeline.row_groups import Run
     from finsight.pipeline.tracking import Tracked
     from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, Folder, ModelRegistry
 
@@ -105,6 +107,20 @@ def folder(place: str) -> Folder:
 def token_cache() -> Path:
     """Where token ids are kept by content."""
     return load_settings().cache / "tokens"
+
+
+@contextmanager
+def row_workers(params: Params) -> Iterator[Run]:
+    """Who compares and tokenises row groups, as long as the block runs."""
+    from finsight.bootstrap.pools import worker_pool
+    from finsight.pipeline.row_groups import in_threads
+
+    wanted = params.prepare
+    if wanted.engine == "local" and wanted.workers is None:
+        yield in_threads
+        return
+    with worker_pool(wanted.engine, workers=wanted.workers) as pool:
+        yield pool.run
 
 
 def scratch() -> Path:

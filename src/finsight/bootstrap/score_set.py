@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from finsight import located, runtime
 from finsight.adapters.local_files import LocalFiles
 from finsight.adapters.s3_files import S3Files
+from finsight.bootstrap.pools import worker_pool
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.errors import ArtifactError, DataError, GateError
 from finsight.pipeline import score_set as use_case
 from finsight.pipeline.predict import Model
 from finsight.pipeline.score import Scored, added_names
 from finsight.pipeline.score_parts import MadeOf, parquet_files
-from finsight.ports import FileFacts, FileStore, WorkerPool
+from finsight.ports import FileFacts, FileStore
 from finsight.settings import load_settings
 
 _S3, _PARQUET = "s3://", ".parquet"
@@ -51,25 +51,6 @@ def score_set(
         opened = partial(open_model, place, digest, graph, pool.cores)
         added = added_names(manifest.labels, bool(manifest.polarity))
         return use_case.score_set(given, files, out, made_of, added, pool, opened, progress)
-
-
-@contextmanager
-def worker_pool(engine: str, address: str | None = None, workers: int | None = None) -> Iterator[WorkerPool]:
-    """Who does the work, as long as the block runs.
-
-    :param engine: ``local`` or ``ray``.
-    :param address: of a Ray cluster; see :func:`finsight.adapters.ray_pool.ray_pool`.
-    :param workers: one here, one a core of the cluster by default.
-    """
-    if engine == "local":
-        from finsight.adapters.local_pool import LocalPool
-
-        yield LocalPool(workers or 1)
-        return
-    from finsight.adapters.ray_pool import ray_pool
-
-    with ray_pool(address, workers) as pool:
-        yield pool
 
 
 def open_model(bundle: str, digest: str, graph: str, threads: int) -> Model:

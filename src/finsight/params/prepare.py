@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from finsight.params.base import Section, Share
+from finsight.params.base import Count, Section, Share
 
 
 def _day(value: str) -> str:
@@ -54,3 +54,7 @@ class PrepareParams(Section):
     near_duplicates: Annotated[float, Field(ge=0, le=1)]
     """Jaccard similarity of the masked words and word pairs from which two texts are near-duplicates; 0: only equal texts are."""
     split: SplitParams
+    engine: Literal["local", "ray"]
+    """Who compares and tokenises row groups; it shapes nothing of what is written."""
+    workers: Count | None
+    """Processes that do; None: this one with all its cores, or one a core of the Ray cluster."""

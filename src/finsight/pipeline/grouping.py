@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from finsight.domain.dedup import Ids, equal_pairs, groups, min_hashes, near_groups
+from finsight.domain.dedup import Hashes, Ids, equal_pairs, groups, min_hashes, near_groups
 from finsight.domain.records import SPLITS
 from finsight.pipeline.raw import hash_numbers
+from finsight.pipeline.row_groups import RowGroup, Run, in_threads, row_groups
 from finsight.pipeline.splitting import NO_SPLIT, Columns
-from finsight.pipeline.tables import map_row_groups
 from finsight.pipeline.texts import normal_texts
 from finsight.pipeline.words import features, split_words
 
@@ -37,24 +37,45 @@ class Corpus:
     unit_of: Ids
 
 
-def read_corpus(paths: Sequence[Path], near_duplicates: float, progress: Report | None = None) -> Corpus:
+class Looked(NamedTuple):
+    """A row group without its texts, and what makes them alike: see :func:`finsight.pipeline.words.features` and
+    :func:`finsight.domain.dedup.min_hashes`."""
+
+    table: pa.Table
+    in_order: NDArray[np.uint64]
+    sets: Hashes
+    offsets: Ids
+    keys: Hashes | None
+    sketch: NDArray[np.uint8] | None
+
+
+def looking(near_duplicates: bool) -> Callable[[RowGroup], Looked]:
+    """A function that looks at a row group.
+
+    :param near_duplicates: whether more than equal texts are wanted.
+    """
+
+    def look(group: RowGroup) -> Looked:
+        table = group.read(READ)
+        sets, offsets, in_order = features(split_words(normal_texts(table["text"])))
+        keys, sketch = min_hashes(sets, offsets) if near_duplicates else (None, None)
+        return Looked(table.drop_columns("text"), in_order, sets, offsets, keys, sketch)
+
+    return look
+
+
+def read_corpus(paths: Sequence[Path], near_duplicates: float, progress: Report | None = None, run: Run = in_threads) -> Corpus:
     """The columns of all rows of some tables, and which rows belong together.
 
     :param near_duplicates: Jaccard similarity from which two texts are near-duplicates; 0: only texts that are equal up to case and
         punctuation.
+    :param run: where row groups are looked at; what they have in common is found here.
     """
-
-    def look(table: pa.Table) -> tuple[Any, ...]:
-        words = split_words(normal_texts(table["text"]))
-        sets, offsets, in_order = features(words)
-        keys, sketch = min_hashes(sets, offsets) if near_duplicates else (None, None)
-        return table.drop_columns("text"), in_order, sets, offsets, keys, sketch
-
     parts = []
-    for part in itertools.chain.from_iterable(map_row_groups(path, look, READ) for path in paths):
+    for part in run(partial(looking, near_duplicates > 0), [group for path in paths for group in row_groups(path)]):
         parts.append(part)
         if progress:
-            progress("compared", part[0].num_rows)
+            progress("compared", part.table.num_rows)
     tables, in_order, sets, offsets, keys, sketches = map(list, zip(*parts, strict=True))
     del parts, part  # a million rows' features are there once, not twice
     table = pa.concat_tables(tables)

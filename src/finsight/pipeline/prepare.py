@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +20,17 @@ from finsight.domain.splits import TRAIN, Codes
 from finsight.errors import DataError, ParamsError
 from finsight.files import atomic_folder, full_disk_is_oserror, write_json
 from finsight.modeling.backbone import load_tokenizer, longest_text
-from finsight.modeling.tokens import TextTokenizer
 from finsight.params.prepare import PrepareParams
 from finsight.pipeline.grouping import Corpus, Report, read_corpus
 from finsight.pipeline.raw import readable
+from finsight.pipeline.row_groups import Run, in_threads, row_groups
 from finsight.pipeline.splitting import NO_SPLIT, Columns, names, split_rows
-from finsight.pipeline.tables import BACKBONE, TOKENIZER, TOKENS, UNLABELLED, map_row_groups, write_csv
-from finsight.pipeline.texts import normal_texts
-from finsight.pipeline.token_cache import cache_key, cached_tokens, drop_unused
-from finsight.pipeline.words import encode
+from finsight.pipeline.tables import BACKBONE, TOKENIZER, TOKENS, UNLABELLED, write_csv
+from finsight.pipeline.token_cache import drop_unused
+from finsight.pipeline.tokenising import TOKEN_IDS, tokenising, with_column
 
 if TYPE_CHECKING:
     from finsight.ports import Backbone
-
-TOKEN_IDS = pa.schema([pa.field("input_ids", pa.list_(pa.int32()))])
 
 
 def prepare(
@@ -47,6 +45,7 @@ def prepare(
     report: Path,
     plot: Path,
     progress: Report | None = None,
+    run: Run = in_threads,
 ) -> dict[str, Any]:
     """Write ``prepared/{train,validation,test,unlabelled}.parquet``, token ids beside them, and the tokenizer; return what ``report`` says.
 
@@ -58,11 +57,12 @@ def prepare(
     :param cache: folder of token ids by content.
     :param plot: CSV file of how many texts have how many tokens.
     :param progress: is told what was done to how many more rows.
+    :param run: where row groups are compared and tokenised; it shapes nothing of what is written.
     """
     tokenizer = load_tokenizer(backbone.folder)
     if params.max_length > (most := longest_text(backbone.folder, tokenizer)):
         raise ParamsError(f"prepare.max_length: got {params.max_length}, but backbone {backbone.name} has {most} positions")
-    found = read_corpus([corpus], params.near_duplicates, progress)
+    found = read_corpus([corpus], params.near_duplicates, progress, run)
     splits = split_rows(found.columns, found.unit_of, params.split)
     if missing := [name for number, name in enumerate(SPLITS) if number not in splits]:
         what = " and ".join(missing)
@@ -77,12 +77,16 @@ def prepare(
     }
     kept = (splits != NO_SPLIT) & ~repeated
     definition = tokenizer.backend_tokenizer.to_str()
-    with atomic_folder(prepared) as partial, full_disk_is_oserror():
-        text_tokenizer = TextTokenizer(definition, params.max_length)
-        counts, lengths, cut = _write(corpus, labels, text_tokenizer, extra, kept, cache, partial, progress)
-        texts = _write_texts(corpus, unlabelled, splits, params.near_duplicates, text_tokenizer, cache, partial)
-        tokenizer.save_pretrained(partial / TOKENIZER)
-        write_json(partial / BACKBONE, {**backbone.about(), "max_length": params.max_length})
+
+    def tokenised(path: Path, labels: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
+        return run(partial(tokenising, definition, params.max_length, labels, cache.absolute()), row_groups(path))
+
+    with atomic_folder(prepared) as folder, full_disk_is_oserror():
+        counts, lengths, cut = _write(tokenised(corpus, labels), labels, extra, kept, folder, progress)
+        kept_texts, texts = _kept_texts(corpus, unlabelled, splits, params.near_duplicates, run)
+        _write_texts(unlabelled, kept_texts, tokenised, folder)
+        tokenizer.save_pretrained(folder / TOKENIZER)
+        write_json(folder / BACKBONE, {**backbone.about(), "max_length": params.max_length})
     drop_unused(cache)
     content = _content(found, splits, leaks, params, known_as, backbone) | {
         "duplicates": {"dropped_in_train": int(repeated.sum()), "conflicting": conflicting},
@@ -119,24 +123,22 @@ def _leaks(found: Corpus, splits: Codes) -> NDArray[np.object_]:
 
 
 def _write(
-    corpus: Path,
+    tokenised: Iterator[tuple[pa.Table, int]],
     labels: Sequence[str],
-    tokenizer: TextTokenizer,
     extra: Mapping[str, pa.Array],
     kept: NDArray[np.bool_],
-    cache: Path,
     folder: Path,
     progress: Report | None,
 ) -> tuple[dict[str, Any], Counter[int], int]:
-    """Tokenise each row group and append its rows to their splits; return the splits' counts, texts by tokens, and how many were cut."""
+    """Append the rows of each tokenised row group to their splits; return the splits' counts, texts by tokens, and how many were cut."""
     counts: dict[str, Any] = {split: {"rows": 0, "labels": dict.fromkeys(labels, 0)} for split in SPLITS}
     lengths, cut, start = Counter[int](), 0, 0
     with ExitStack() as files:
         writers: dict[str, Callable[[pa.Table], None]] = {}
-        for table, more in map_row_groups(corpus, lambda table: _tokenise(table, labels, tokenizer, cache)):
+        for table, more in tokenised:
             n, cut = table.num_rows, cut + more
             for name, column in extra.items():
-                table = _with(table, name, column.slice(start, n))
+                table = with_column(table, name, column.slice(start, n))
             sizes, times = np.unique(pa.compute.list_value_length(table["input_ids"]).to_numpy(), return_counts=True)
             lengths.update(dict(zip(sizes.tolist(), times.tolist(), strict=True)))
             table = table.filter(pa.array(kept[start : start + n]))
@@ -155,28 +157,34 @@ def _write(
     return counts, lengths, cut
 
 
-def _write_texts(
-    corpus: Path, unlabelled: Path, splits: Codes, near_duplicates: float, tokenizer: TextTokenizer, cache: Path, folder: Path
-) -> dict[str, int]:
-    """Tokenise the texts without labels that tell nothing of validation and test, each once; return how many were kept and why not all."""
+def _kept_texts(
+    corpus: Path, unlabelled: Path, splits: Codes, near_duplicates: float, run: Run
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Which of the texts without labels tell nothing of validation and test, each once; how many were kept and why not all."""
     with readable(unlabelled):
-        schema, n = pq.read_schema(unlabelled), pq.read_metadata(unlabelled).num_rows
-    kept, counts = np.ones(0, dtype=bool), {"rows": 0, "near_held_out": 0, "repeated": 0}
-    if n:
-        found = read_corpus([corpus, unlabelled], near_duplicates)
-        near, texts = found.near[len(splits) :], found.columns.texts
-        held_out = np.isin(near, found.near[: len(splits)][splits > TRAIN])
-        first = np.zeros(len(texts), dtype=bool)
-        first[np.unique(texts, return_index=True)[1]] = True
-        kept = first[len(splits) :] & ~held_out
-        counts = {"rows": int(kept.sum()), "near_held_out": int(held_out.sum()), "repeated": int((~kept & ~held_out).sum())}
+        n = pq.read_metadata(unlabelled).num_rows
+    if not n:
+        return np.zeros(0, dtype=bool), {"rows": 0, "near_held_out": 0, "repeated": 0}
+    found = read_corpus([corpus, unlabelled], near_duplicates, run=run)
+    near, texts = found.near[len(splits) :], found.columns.texts
+    held_out = np.isin(near, found.near[: len(splits)][splits > TRAIN])
+    first = np.zeros(len(texts), dtype=bool)
+    first[np.unique(texts, return_index=True)[1]] = True
+    kept = first[len(splits) :] & ~held_out
+    return kept, {"rows": int(kept.sum()), "near_held_out": int(held_out.sum()), "repeated": int((~kept & ~held_out).sum())}
+
+
+def _write_texts(
+    unlabelled: Path, kept: NDArray[np.bool_], tokenised: Callable[[Path, Sequence[str]], Iterator[tuple[pa.Table, int]]], folder: Path
+) -> None:
+    with readable(unlabelled):
+        schema = pq.read_schema(unlabelled)
     start = 0
     with _writer(folder / UNLABELLED, schema.append(pa.field("label_id", pa.int16()))) as write:
-        for table, _ in map_row_groups(unlabelled, lambda table: _tokenise(table, [], tokenizer, cache)) if n else ():
+        for table, _ in tokenised(unlabelled, []) if len(kept) else ():
             if (rows := table.filter(pa.array(kept[start : start + table.num_rows]))).num_rows:
                 write(rows)
             start += table.num_rows
-    return counts
 
 
 @contextmanager
@@ -190,22 +198,6 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
             tokens.write_table(table.select(TOKEN_IDS.names))
 
         yield write
-
-
-def _tokenise(table: pa.Table, labels: Sequence[str], tokenizer: TextTokenizer, cache: Path) -> tuple[pa.Table, int]:
-    """A row group with normalised texts, label numbers and token ids, and how many texts were cut."""
-    texts = normal_texts(table["text"])
-    key = cache_key(tokenizer.digest, tokenizer.max_length, table["hash"].to_pylist())
-    ids, offsets, cut = cached_tokens(cache, key, lambda: encode(texts, tokenizer))
-    numbers = pa.compute.index_in(table["label"], pa.array(labels, pa.string())).cast(pa.int16())
-    table = _with(_with(table, "text", texts), "label_id", numbers)
-    return _with(table, "input_ids", pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int32()))), cut
-
-
-def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    """The table with a column set or appended."""
-    at = table.schema.get_field_index(name)
-    return table.append_column(name, column) if at < 0 else table.set_column(at, name, column)
 
 
 def _content(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +24,6 @@ TOKENIZER, BACKBONE, UNLABELLED = "tokenizer", "backbone.json", "unlabelled.parq
 TOKENS = ".arrow"
 
 
-T = TypeVar("T")
-
-
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file with all its columns, or the named ones.
 
@@ -37,32 +31,6 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     with readable(path):
         return pq.read_table(path, columns=columns)
-
-
-def map_row_groups(path: Path, work: Callable[[pa.Table], T], columns: Sequence[str] | None = None) -> Iterator[T]:
-    """What ``work`` makes of each row group, in their order; as many are worked on at once as there are processors.
-
-    Threads do, since Arrow, NumPy and the tokenizers leave the interpreter free; only a few groups are in memory at any time.
-
-    :raises ArtifactError: when the file is missing or damaged.
-    """
-
-    def one(group: int) -> T:
-        with readable(path):
-            table = pq.ParquetFile(path).read_row_group(group, columns)
-        return work(table)
-
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with readable(path):
-        n = pq.ParquetFile(path).num_row_groups
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[T]] = deque()
-        for group in range(n):
-            waiting.append(pool.submit(one, group))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def read_rows(path: Path) -> tuple[Rows, list[int | None]]:
