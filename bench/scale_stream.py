@@ -82,7 +82,7 @@ def epoch(prepared: Path, shards: Path | None) -> None:
     """One epoch of batches, of shards or of rows that are held; prints rows per second and memory as JSON."""
     import psutil
 
-    from finsight.adapters.folders import LocalFolder
+    from finsight.adapters.local_files import LocalFiles
     from finsight.modeling.batching import collate
     from finsight.modeling.epochs import BEGIN
     from finsight.modeling.stream import order
@@ -91,7 +91,7 @@ def epoch(prepared: Path, shards: Path | None) -> None:
 
     start, begun = psutil.Process().memory_info().rss / 2**20, time.perf_counter()
     backbone = Backbone("none", prepared, DIGEST, "none")
-    data = training_data(prepared, LABELS, recipe(), backbone, LocalFolder(shards)) if shards else read_data(prepared, LABELS, recipe())
+    data = training_data(prepared, LABELS, recipe(), backbone, LocalFiles(shards)) if shards else read_data(prepared, LABELS, recipe())
     rows = 0
     for step in order(data, recipe(), 1, lambda lengths: lengths).steps(0, BEGIN):
         for batch in step.batches:
@@ -107,12 +107,12 @@ def epoch(prepared: Path, shards: Path | None) -> None:
 @click.argument("rows", type=int)
 def make(prepared: Path, shards: Path, rows: int) -> None:
     """A prepared folder, and its training rows as shards; prints memory as JSON."""
-    from finsight.adapters.folders import LocalFolder
+    from finsight.adapters.local_files import LocalFiles
     from finsight.pipeline.token_shards import write_shards
 
     prepared.mkdir()
     make_prepared(prepared, rows)
-    write_shards(prepared, LABELS, LocalFolder(shards), 1_000_000)
+    write_shards(prepared, LABELS, LocalFiles(shards), 1_000_000)
     click.echo(json.dumps({"peak": peak()}))
 
 

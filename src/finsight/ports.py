@@ -197,28 +197,6 @@ class Signer(Protocol):
         ...
 
 
-class Folder(Protocol):
-    """Files by name, in one place that messages call by what ``str`` says of it.
-
-    Every method raises :class:`finsight.errors.UnreachableError` when the place does not answer. Several threads may read at once.
-    """
-
-    def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
-        ...
-
-    def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        """The bytes of a file from ``start`` on, ``size`` of them or as many as there are.
-
-        :raises ArtifactError: when there is no such file.
-        """
-        ...
-
-    def write(self, name: str, source: Path) -> None:
-        """Put a copy of a file there under a name: whole, or not at all."""
-        ...
-
-
 class Outbox(Protocol):
     """Keeps what could not be sent, on this machine, across restarts."""
 
@@ -278,7 +256,7 @@ class FileStore(Protocol):
     """Files below one place, a folder or a prefix of a bucket; picklable, since workers open it anew.
 
     A name is the path below that place, with ``/``. Every method raises :class:`finsight.errors.UnreachableError` or OSError when the place
-    does not answer.
+    does not answer. Several threads may read at once.
     """
 
     @property
@@ -296,6 +274,13 @@ class FileStore(Protocol):
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """The content of a file, which can be read from anywhere on.
+
+        :raises DataError: when there is none of that name.
+        """
+        ...
+
+    def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
+        """The bytes of a file from ``start`` on, ``size`` of them or as many as there are, in one request.
 
         :raises DataError: when there is none of that name.
         """

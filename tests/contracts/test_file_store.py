@@ -51,6 +51,33 @@ def test_what_is_put_is_listed_and_read_from_anywhere_on(make: Callable[[str], F
     assert str(store.place).endswith("some/place")
 
 
+def test_a_file_is_read_in_parts(make: Callable[[str], FileStore]) -> None:
+    store = make("place")
+    store.put("a", b"0123456789")
+    assert [store.read("a"), store.read("a", 3, 4), store.read("a", 8, 10), store.read("a", 10, 2)] == [b"0123456789", b"3456", b"89", b""]
+    with pytest.raises(DataError, match="place/b: no such"):
+        store.read("b")
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(s3: tuple[str, Path], s3_credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.response import StreamingBody
+
+    store = S3Files(f"s3://{new_bucket(s3[1], 'breaking')}/x", s3[0])
+    store.put("a", b"0123456789")
+    whole, broken = StreamingBody.read, []
+
+    def read(self: StreamingBody, amt: int | None = None) -> bytes:
+        if not broken:
+            broken.append(self)
+            return whole(StreamingBody(self._raw_stream, 11), amt)  # one byte more than comes
+        return whole(self, amt)
+
+    monkeypatch.setattr(StreamingBody, "read", read)
+    monkeypatch.setattr("finsight.adapters.s3_files.time.sleep", lambda _: None)
+    assert store.read("a") == b"0123456789"
+    assert broken
+
+
 def test_a_file_is_replaced_and_removed(make: Callable[[str], FileStore]) -> None:
     store = make("place")
     store.put("a", b"one")

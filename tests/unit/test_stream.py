@@ -14,7 +14,7 @@ import torch
 from ruamel.yaml import YAML
 
 from conftest import LABELS, shipped_params
-from finsight.adapters.folders import LocalFolder
+from finsight.adapters.local_files import LocalFiles
 from finsight.errors import ArtifactError, DataError
 from finsight.files import write_json
 from finsight.modeling.backbone import load_model
@@ -176,7 +176,7 @@ def prepared(tiny_backbone: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_stream_has_what_is_held_otherwise(prepared: Path, tiny_backbone: Path, tmp_path: Path, sharded: bool) -> None:
     recipe = recipe_of(class_weights="balanced", stream={"shards": "", "above": 69, "shuffle_buffer": 16})
-    backbone, folder = Backbone("tiny", tiny_backbone, "0" * 64, "MIT"), LocalFolder(tmp_path / "shards")
+    backbone, folder = Backbone("tiny", tiny_backbone, "0" * 64, "MIT"), LocalFiles(tmp_path / "shards")
     if sharded:
         assert write_shards(prepared, LABELS, folder, 25) == (70, 4), "pieces of 15, 15, 15, 15 and 10 rows"
     held, stream = read_data(prepared, LABELS, recipe), training_data(prepared, LABELS, recipe, backbone, folder if sharded else None)
@@ -190,7 +190,7 @@ def test_a_stream_has_what_is_held_otherwise(prepared: Path, tiny_backbone: Path
 
 
 def test_shards_that_are_not_what_they_should_be_are_refused(prepared: Path, tmp_path: Path) -> None:
-    folder = LocalFolder(tmp_path / "shards")
+    folder = LocalFiles(tmp_path / "shards")
     with pytest.raises(ArtifactError, match=r"holds no shards\.json; `finsight shards .*` writes it, after the last shard"):
         Shards(folder, LABELS, "0" * 64)
     write_shards(prepared, LABELS, folder, 40)

@@ -56,6 +56,12 @@ class LocalFiles:
         with path.open("rb") as file:
             yield file
 
+    def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
+        """See :class:`finsight.ports.FileStore`."""
+        with self.open(name) as file:
+            file.seek(start)
+            return file.read(-1 if size is None else size)
+
     def put(self, name: str, content: bytes) -> None:
         """See :class:`finsight.ports.FileStore`."""
         path = self.root / name

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from finsight.adapters.buckets import bucket_errors, make_client
+from finsight.adapters.buckets import TRIES, bucket_errors, make_client
 from finsight.errors import DataError
 from finsight.ports import FileFacts
 
 _BUFFER = 2**20  # bytes that a small read fetches at once
+_MISSING = ("404", "NoSuchKey", "NotFound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,21 @@ class S3Files:
         with io.BufferedReader(raw, _BUFFER) as file:
             yield file
 
+    def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
+        """See :class:`finsight.ports.FileStore`."""
+        from botocore.exceptions import ClientError
+
+        wanted = f"bytes={start}-{'' if size is None else start + size - 1}"
+        with self._client() as client:
+            try:
+                return _range(client, wanted, Bucket=self._bucket, Key=self._prefix + name)[0]
+            except ClientError as error:
+                if (code := error.response["Error"]["Code"]) == "InvalidRange":
+                    return b""
+                if code not in _MISSING:
+                    raise
+                raise DataError(f"{self.place}/{name}: no such object") from None
+
     def _head(self, name: str) -> Any:
         from botocore.exceptions import ClientError
 
@@ -74,7 +91,7 @@ class S3Files:
             try:
                 return client.head_object(Bucket=self._bucket, Key=self._prefix + name)
             except ClientError as error:
-                if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
+                if error.response["Error"]["Code"] not in _MISSING:
                     raise
                 return None
 
@@ -105,6 +122,21 @@ def _shared(endpoint: str | None) -> Any:
     return make_client(endpoint)
 
 
+def _range(client: Any, wanted: str, **which: str) -> tuple[bytes, str]:
+    """Some bytes of an object, and the version they are of. An answer that breaks off is asked for again, which boto3 leaves to us."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    tries = 0
+    while True:
+        answer = client.get_object(**which, Range=wanted)
+        try:
+            return answer["Body"].read(), answer["ETag"]
+        except (HTTPClientError, IncompleteReadError):
+            if (tries := tries + 1) == TRIES:
+                raise
+            time.sleep(2**tries / 2)
+
+
 class _Ranges(io.RawIOBase):
     """An object that is read range by range; of one version, for parts of two would make a file that never was."""
 
@@ -131,9 +163,8 @@ class _Ranges(io.RawIOBase):
             return 0
         where = "s3://{Bucket}/{Key}".format(**self._which)
         with bucket_errors(where):
-            answer = self._client.get_object(**self._which, Range=f"bytes={self._at}-{end - 1}")
-            found = answer["Body"].read()
-        if answer["ETag"] != self._version:
+            found, version = _range(self._client, f"bytes={self._at}-{end - 1}", **self._which)
+        if version != self._version:
             raise DataError(f"{where}: changed while it was read; run the command again")
         buffer[: len(found)] = found
         self._at += len(found)

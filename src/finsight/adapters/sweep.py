@@ -1,7 +1,7 @@
 """Experiments of DVC's at once: each is `dvc exp run` in a clone of its own for a while, with the cache that all share.
 
 `dvc exp run --temp` shares git's stash and DVC's lock with every other: of ten at once nine refuse, or with `--wait-for-lock` one takes
-up another's (docs/adr/0032-sweeps.md). In a clone there is nothing to wait for, and the user's own files are not touched.
+up another's (docs/adr/0020-sweeps.md). In a clone there is nothing to wait for, and the user's own files are not touched.
 """
 
 from __future__ import annotations

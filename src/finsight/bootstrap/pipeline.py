@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finsight.pipeline.export import Runtimes
     from finsight.pipeline.row_groups import Run
     from finsight.pipeline.tracking import Tracked
-    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, Folder, ModelRegistry
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, FileStore, ModelRegistry
 
 
 def load_params() -> Params:
@@ -92,16 +92,17 @@ def student(params: Params) -> Backbone:
     return replace(found, trained_on=tuple(sorted({*found.trained_on, *master.trained_on}))) if master else found
 
 
-def shards(params: Params) -> Folder | None:
-    """The folder that ``train.stream.shards`` names; None where it names none."""
-    return folder(params.train.stream.shards) if params.train.stream.shards else None
+def shards(params: Params) -> FileStore | None:
+    """The place that ``train.stream.shards`` names; None where it names none."""
+    return file_store(params.train.stream.shards) if params.train.stream.shards else None
 
 
-def folder(place: str) -> Folder:
-    """A folder of this machine, or what lies below an ``s3://bucket/prefix``."""
-    from finsight.adapters import folders
+def file_store(address: str) -> FileStore:
+    """The files of a folder of this machine, or below an ``s3://bucket/prefix``."""
+    from finsight.adapters.local_files import LocalFiles
+    from finsight.adapters.s3_files import S3Files
 
-    return folders.folder(place, load_settings().s3_endpoint)
+    return S3Files(address, load_settings().s3_endpoint) if address.startswith("s3://") else LocalFiles(Path(address).resolve())
 
 
 def token_cache() -> Path:

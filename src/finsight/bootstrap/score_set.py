@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from finsight import located, runtime
-from finsight.adapters.local_files import LocalFiles
-from finsight.adapters.s3_files import S3Files
+from finsight.bootstrap.pipeline import file_store
 from finsight.bootstrap.pools import worker_pool
 from finsight.bundle import bundle_digest, read_bundle
 from finsight.errors import ArtifactError, DataError, GateError
@@ -18,7 +17,6 @@ from finsight.pipeline.predict import Model
 from finsight.pipeline.score import Scored, added_names
 from finsight.pipeline.score_parts import MadeOf, parquet_files
 from finsight.ports import FileFacts, FileStore
-from finsight.settings import load_settings
 
 _S3, _PARQUET = "s3://", ".parquet"
 
@@ -68,10 +66,6 @@ def open_model(bundle: str, digest: str, graph: str, threads: int) -> Model:
     return runtime.model(folder, graph, threads)
 
 
-def _store(address: str) -> FileStore:
-    return S3Files(address, load_settings().s3_endpoint) if address.startswith(_S3) else LocalFiles(Path(address).resolve())
-
-
 def source_files(address: str) -> tuple[FileStore, dict[str, FileFacts], str | None]:
     """A store, its files that are meant, and the name of the only one where one was named.
 
@@ -82,12 +76,12 @@ def source_files(address: str) -> tuple[FileStore, dict[str, FileFacts], str | N
         raise DataError(f"{address}: no such file or folder")
     if address.endswith(_PARQUET) and not (here and Path(address).is_dir()):
         folder, name = (str(Path(address).parent), Path(address).name) if here else address.rsplit("/", 1)
-        store = _store(folder)
+        store = file_store(folder)
         if about := store.facts(name):
             return store, {name: about}, name
     elif here and Path(address).is_file():
         raise DataError(f"{address}: a data set is of .parquet files; convert it, or name a file as OUT and no --engine or --workers")
-    store = _store(address)
+    store = file_store(address)
     return store, parquet_files(store), None
 
 
@@ -99,7 +93,7 @@ def target_store(address: str, source: FileStore, one_file: bool) -> FileStore:
     """
     if not address.startswith(_S3) and (Path(address).is_file() or Path(address).suffix in (".csv", ".jsonl", _PARQUET)):
         raise DataError(f"{address}: a data set is written to a folder or s3://BUCKET/PREFIX; name one")
-    store = _store(address)
+    store = file_store(address)
     if f"{store.place}/".startswith(f"{source.place}/") and (not one_file or store.place == source.place):
         raise DataError(f"{address}: lies in what is read; write to another place")
     return store

@@ -33,7 +33,7 @@ def shards(target: str, prepared: Path, rows: int) -> None:
     from finsight.pipeline.token_shards import write_shards
 
     with row_bars() as progress:
-        total, files = write_shards(prepared, bootstrap.load_params().labels, bootstrap.folder(target), rows, progress)
+        total, files = write_shards(prepared, bootstrap.load_params().labels, bootstrap.file_store(target), rows, progress)
     click.echo(f"{total} rows in {files} shards at {target}; with train.stream.shards: {target} they are learned from")
 
 

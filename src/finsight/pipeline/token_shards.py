@@ -20,12 +20,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finsight.errors import ArtifactError, DataError
-from finsight.files import read_json, write_json
+from finsight.files import read_json
 from finsight.pipeline.prepared_rows import PIECE, Piece, PreparedRows, token_rows
 from finsight.pipeline.tables import BACKBONE
 
 if TYPE_CHECKING:
-    from finsight.ports import Folder
+    from finsight.ports import FileStore
 
 INDEX, VERSION = "shards.json", 1
 _NAME = re.compile(r"train-\d+\.arrow")
@@ -40,11 +40,11 @@ class Shards:
     :raises ArtifactError: when they were made for others, or not made to the end.
     """
 
-    def __init__(self, folder: Folder, labels: Sequence[str], backbone: str) -> None:
-        self._folder = folder
-        if not folder.has(INDEX):
-            raise ArtifactError(f"{folder}: holds no {INDEX}; `finsight shards {folder}` writes it, after the last shard")
-        content = folder.read(INDEX)
+    def __init__(self, store: FileStore, labels: Sequence[str], backbone: str) -> None:
+        self._store, place = store, store.place
+        if store.facts(INDEX) is None:
+            raise ArtifactError(f"{place}: holds no {INDEX}; `finsight shards {place}` writes it, after the last shard")
+        content = store.read(INDEX)
         self._digest = hashlib.sha256(content).hexdigest()
         try:
             index = json.loads(content)
@@ -57,18 +57,18 @@ class Shards:
             if strays := [name for name in self._files if not _NAME.fullmatch(name)]:
                 raise ValueError(strays[0])
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ArtifactError(f"{folder}/{INDEX}: not what `finsight shards` writes there; write the shards again") from None
+            raise ArtifactError(f"{place}/{INDEX}: not what `finsight shards` writes there; write the shards again") from None
         for what, got, expected in (
             ("version", version, VERSION),
             ("labels", list(theirs), list(labels)),
             ("a backbone with weights", made_for, backbone),
         ):
             if got != expected:
-                raise ArtifactError(f"{folder}: made for {what} {got}, expected {expected}; `finsight shards` writes others")
+                raise ArtifactError(f"{place}: made for {what} {got}, expected {expected}; `finsight shards` writes others")
         self.sizes: NDArray[np.int64] = self._batches[:, 3]
 
     def __str__(self) -> str:
-        return str(self._folder)
+        return self._store.place
 
     def digest(self) -> str:
         """SHA-256 of all there is, in hexadecimal."""
@@ -84,10 +84,10 @@ class Shards:
         :raises ArtifactError: when they are not what was written.
         """
         number, start, size, _, checksum = self._batches[piece].tolist()
-        content = self._folder.read(self._files[number], start, size)
+        content = self._store.read(self._files[number], start, size)
         if zlib.crc32(content) != checksum:
             raise ArtifactError(
-                f"{self._folder}/{self._files[number]}: damaged at byte {start}, or not the file that {INDEX} was written for; "
+                f"{self._store.place}/{self._files[number]}: damaged at byte {start}, or not the file that {INDEX} was written for; "
                 "copy it again, or write the shards again"
             )
         batch = pa.ipc.read_record_batch(pa.py_buffer(content), _SCHEMA)
@@ -95,16 +95,16 @@ class Shards:
 
 
 def write_shards(
-    prepared: Path, labels: Sequence[str], folder: Folder, rows: int, progress: Callable[[str, int, int], None] | None = None
+    prepared: Path, labels: Sequence[str], store: FileStore, rows: int, progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[int, int]:
-    """Write the training rows of a prepared folder as shards; how many rows, and how many shards.
+    """Write the training rows of a prepared folder as shards to ``store``; how many rows, and how many shards.
 
     :param rows: of a shard, at most.
     :param progress: is told what was done to how many more rows, of how many.
-    :raises DataError: when the folder has shards already: a training may be reading them.
+    :raises DataError: when it has shards already: a training may be reading them.
     """
-    if folder.has(INDEX):
-        raise DataError(f"{folder}: holds shards already; give a folder without any")
+    if store.facts(INDEX) is not None:
+        raise DataError(f"{store.place}: holds shards already; give a place without any")
     source = PreparedRows(prepared / "train.parquet", min(PIECE, rows))
     about, total = read_json(prepared / BACKBONE, "dvc repro prepare"), int(source.sizes.sum())
     files: list[dict[str, Any]] = []
@@ -112,15 +112,14 @@ def write_shards(
         for pieces in _grouped(source.sizes, rows):
             name = f"train-{len(files):05}.arrow"
             files.append({"name": name, "batches": _write(Path(temporary) / name, source, pieces)})
-            folder.write(name, Path(temporary) / name)
+            store.put(name, (Path(temporary) / name).read_bytes())
             (Path(temporary) / name).unlink()
             if progress:
                 progress("sharded", int(source.sizes[pieces].sum()), total)
         known = {"rows": total, "tokens": source.tokens, "longest": source.longest}
         counts = dict(zip(labels, source.labels(len(labels)).tolist(), strict=True))
         whole = {"version": VERSION, "backbone": about, **known, "labels": counts, "files": files}
-        write_json(Path(temporary) / INDEX, whole)
-        folder.write(INDEX, Path(temporary) / INDEX)
+    store.put(INDEX, json.dumps(whole, indent=2).encode())
     return total, len(files)
 
 

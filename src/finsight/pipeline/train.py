@@ -30,7 +30,7 @@ from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, read_rows,
 from finsight.pipeline.training_data import training_data
 
 if TYPE_CHECKING:
-    from finsight.ports import Backbone, Folder
+    from finsight.ports import Backbone, FileStore
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
     *,
     scratch: Path,
     teacher: Backbone | None = None,
-    shards: Folder | None = None,
+    shards: FileStore | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Fine-tune ``backbone`` and write the best epoch to ``checkpoint``; return what ``report`` says.

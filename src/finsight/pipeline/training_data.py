@@ -21,10 +21,12 @@ from finsight.pipeline.tables import TOKENIZER, read_rows
 from finsight.pipeline.token_shards import Shards
 
 if TYPE_CHECKING:
-    from finsight.ports import Backbone, Folder
+    from finsight.ports import Backbone, FileStore
 
 
-def training_data(prepared: Path, labels: Sequence[str], params: TrainParams, backbone: Backbone, shards: Folder | None) -> Data | Stream:
+def training_data(
+    prepared: Path, labels: Sequence[str], params: TrainParams, backbone: Backbone, shards: FileStore | None
+) -> Data | Stream:
     """The training rows of a prepared folder; of ``shards`` where they are given.
 
     Shards, and more rows than ``train.stream.above``, are not held in memory but read while they are learned from.
