@@ -117,11 +117,12 @@ def test_a_run_with_other_parameters_does_not_go_on_from_it(prepared: Project, c
 
 @pytest.mark.long
 @pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"train__awp": 0.01, "train__swa": 0.5, "train__adapt__epochs": 1}])
 def test_two_processes_do_what_one_does_with_twice_the_accumulation(
-    prepared: Project, copy_of: Callable[[Project], Project], sharded: bool
+    prepared: Project, copy_of: Callable[[Project], Project], sharded: bool, changes: dict[str, Any]
 ) -> None:
     project = copy_of(prepared)
-    project.set(train__accumulation=2, train__threads=1)
+    project.set(train__accumulation=2, train__threads=1, **changes)
     alone = trained(project)
     expected = curves(project)
     project.set(train__accumulation=1, train__launch__processes=2, train__launch__sharded=sharded)
@@ -240,6 +241,31 @@ def test_a_teacher_without_further_texts(prepared: Project, copy_of: Callable[[P
     project.set(train__epochs=1, train__teacher=str(project.backbone), train__distillation__epochs=1)
     assert trained(project)["rows"] == project.json("prepare.json")["splits"]["train"]["rows"]
     assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["teacher 1", "train"]
+
+
+@pytest.mark.long
+def test_a_backbone_reads_first_and_goes_on_reading_after_a_kill(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    alone = trained(project)
+    assert "adapt" not in alone
+    project.set(train__adapt__epochs=2)
+    found = trained(project)
+    assert found["checkpoint_sha256"] != alone["checkpoint_sha256"]
+    assert found["adapt"]["texts"] == found["rows"], "validation and test are not read"
+    assert found["adapt"]["losses"][1] < found["adapt"]["losses"][0]
+    assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["adaptation", "train"]
+    assert [row["epoch"] for row in curves(project)] == [1, 2, 3], "those of the training"
+    (adapted,) = states(project)
+    adapted.unlink()
+    with started(project) as process:
+        wait_for_a_step(project, process, 5)
+        process.kill()
+    again = trained(project)
+    assert steps(project)[0]["step"] > 3, "it did not begin anew"
+    assert (again["checkpoint_sha256"], again["adapt"]) == (found["checkpoint_sha256"], found["adapt"])
+    project.set(train__lr=0.002)
+    assert trained(project)["adapt"]["losses"] == found["adapt"]["losses"]
+    assert steps(project)[0]["run"] == "train", "what was read is kept"
 
 
 @pytest.mark.long

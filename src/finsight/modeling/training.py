@@ -18,9 +18,10 @@ from finsight.modeling.batching import Data, batches
 from finsight.modeling.device import Hardware
 from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, local, shard, whole
 from finsight.modeling.dropout import cheapen_dropout
-from finsight.modeling.gradients import Gradients
+from finsight.modeling.gradients import Gradients, compute_twice
 from finsight.modeling.inference import predict
-from finsight.modeling.optimisation import ABOVE, average, level, parameter_groups, share_of_peak, swap
+from finsight.modeling.losses import pushed_weights
+from finsight.modeling.optimisation import average, parameter_groups, share_of_peak, some_learn, swap, weight_of_last
 from finsight.modeling.resume import Keeper
 
 if TYPE_CHECKING:  # pydantic is not on every GPU image
@@ -79,10 +80,11 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
     restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
+    passes: Callable[..., Gradients] = Gradients,
 ) -> Fitted:
-    """Fine-tune ``model`` in place and leave it at its best epoch by validation macro-F1.
+    """Fine-tune ``model`` in place and leave it at its best epoch by validation macro-F1; at the last one where there are no such rows.
 
-    What is measured and kept is the moving average of the weights: on a few hundred steps the last weights swing by more than
+    What is measured and kept is an average of the weights: on a few hundred steps the last weights swing by more than
     the epochs differ.
     Each row weighs the same whatever the size of its batch: the summed loss is divided by the mean number of rows a step.
     Batches and dropout depend on the seed, the epoch and the step only, so that a run that was stopped goes on as if it had not been, and
@@ -92,10 +94,11 @@ def fit(
     :param keeper: holds the state from which a killed run goes on.
     :param restored: is told what was measured before the run was killed, if it goes on.
     :param stop: is asked after each step whether to save the state and end.
+    :param passes: makes what computes the gradients.
     :raises StoppedError: when ``stop`` says so.
     :raises ParamsError: when the loss is no number.
     """
-    return _Run(model, data, recipe, hardware, keeper, world).fit(measure, observers, stop, restored)
+    return _Run(model, data, recipe, hardware, keeper, world, passes).fit(measure, observers, stop, restored)
 
 
 @dataclass
@@ -108,6 +111,7 @@ class _Run:
     hardware: Hardware
     keeper: Keeper | None
     world: World
+    passes: Callable[..., Gradients]
     step: int = 0
     loss: float = 0.0
     rows: int = 0
@@ -120,24 +124,14 @@ class _Run:
         self.model.to(device)
         cheapen_dropout(self.model)
         if recipe.gradient_checkpointing:
-            # Its name before transformers 5.20 was another.
-            enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
-            try:
-                enable({"use_reentrant": False})
-            except ValueError as error:
-                raise ParamsError(f"train.gradient_checkpointing: {error} Set it to false.") from None
+            compute_twice(self.model)
         if self.world.sharded:
             shard(self.model, device)
         self.weights = list(self.model.parameters())
         self.averages = [weight.detach().clone() for weight in self.weights]
-        levels = 1 + max(at for name, _ in self.model.named_parameters() if (at := level(name, self.model.base_model_prefix)) != ABOVE)
-        if recipe.frozen_layers >= levels:
-            raise ParamsError(
-                f"train.frozen_layers (of a teacher train.distillation.frozen_layers): got {recipe.frozen_layers}, "
-                f"expected less than {levels}, the levels of this backbone"
-            )
+        some_learn(self.model, recipe)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
-        self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
+        self.gradients = self.passes(self.model, self.data, recipe, self.hardware, self.world.sharded)
         a_step = recipe.accumulation * self.world.size
         widths, seeds = self.gradients.widths, [[recipe.seed, e] for e in range(recipe.epochs)]
         # A step's batches go to the processes in turn; what is missing in the last step is made up by batches that weigh nothing.
@@ -180,8 +174,8 @@ class _Run:
             fill(weight.data, kept)
         return Fitted(self.best_epoch, self.history, self.rows)
 
-    def _learn(self, epoch: int, number: int) -> None:
-        """One step of the optimiser."""
+    def _descend(self, epoch: int, number: int) -> None:
+        """The gradients of a step, of all processes."""
         steps = self.plan[epoch]
         rows_a_step = len(self.data.train) / len(steps)
         scale = (self.world.size if self.world.sharded else 1) / rows_a_step  # FSDP takes the mean over the processes, we mean the sum
@@ -199,6 +193,16 @@ class _Run:
             for parameter in learning:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             add_up(self.world, [parameter.grad for parameter in learning if parameter.grad is not None])
+
+    def _learn(self, epoch: int, number: int) -> None:
+        """One step of the optimiser."""
+        self._descend(epoch, number)
+        learning = [weight for weight in self.weights if weight.requires_grad]
+        if self.recipe.awp:
+            total = self.gradients.total.clone()  # what is reported is the loss of the weights themselves
+            with pushed_weights(learning, self.recipe.awp):
+                self._descend(epoch, number)
+            self.gradients.total.copy_(total)
         share = share_of_peak(self.step, self.steps, self.recipe.schedule, self.recipe.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
@@ -209,7 +213,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=not self.gradients.replayed)
         self.step += 1
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
-        average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
+        average([a for a, _ in moving], [w for _, w in moving], weight_of_last(self.step, self.steps, self.recipe))
 
     def _report(self, epoch: int, rows: int, observers: Sequence[Observer]) -> None:
         """Tell the observers the loss so far."""
@@ -228,13 +232,15 @@ class _Run:
         """Measure the averaged weights on validation, and keep them if they are the best so far."""
         data, tokens = self.data, 4 * self.recipe.batch_tokens
         swap(self.averages, self.weights)
-        logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
-        if not np.isfinite(logits).all():
-            raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the model's answers infinite in epoch {epoch + 1}; lower it")
-        metrics = measure(logits, data.validation.labels)
+        metrics: dict[str, float] = {}
+        if len(data.validation):
+            logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
+            if not np.isfinite(logits).all():
+                raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the model's answers infinite in epoch {epoch + 1}; lower it")
+            metrics = measure(logits, data.validation.labels)
         self.gradients.total.zero_()
         self.history.append({"epoch": epoch + 1, "train_loss": self.loss} | {f"validation_{k}": v for k, v in metrics.items()})
-        if not self.best or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
+        if not self.best or not metrics or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
             self.best_epoch, self.best = epoch + 1, [whole(weight.detach()).to("cpu", copy=True) for weight in self.weights]
         swap(self.averages, self.weights)
         self._tell(observers, epoch, len(data.train), self.history[-1])
