@@ -68,10 +68,10 @@ class MaskedWords(Gradients):
 
         def only_chosen(_module: nn.Module, _given: Any, output: Any) -> Any:
             """The vocabulary is wide: words are told for the chosen tokens alone."""
-            return type(output)(last_hidden_state=output.last_hidden_state[chosen][None])  # (1, m, d)
+            return type(output)(last_hidden_state=output.last_hidden_state[chosen])  # (m, d)
 
         with self._hardware.autocast(), hooked(self._model.base_model, only_chosen):
-            logits = self._model(input_ids=shown, attention_mask=mask).logits[0]  # (m, v)
+            logits = self._model(input_ids=shown, attention_mask=mask).logits  # (m, v)
         nats = nn.functional.cross_entropy(logits.float(), tokens[chosen], reduction="none")
         loss = (nats * weights[chosen.nonzero()[:, 0]]).sum() / self._of_a_row
         self.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
