@@ -28,7 +28,7 @@ from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1
 from finsight.environment import quiet
 from finsight.params.corpora import PhraseBankCorpus, TableCorpus
 from finsight.params.file import Params
-from finsight.params.train import PruneParams
+from finsight.params.train import PruneParams, TrainParams
 from finsight.pipeline.ingest import ingest
 from finsight.pipeline.prepare import prepare
 from finsight.pipeline.train import train
@@ -41,9 +41,11 @@ TWITTER = {
 OTHER = "what was trained on the other corpus"
 BASE = {"backbone": "mpnet", "lr": 3.0e-5, "epochs": 3}
 TAUGHT = {"teacher": "mpnet", "epochs": 6}
+# Keys that came after the first rows: off, they change no digest.
+LATER = ("awp", "swa", "focal")
 LONG = {"r_drop": 0.5, "epochs": 10, "batch_tokens": 512, "label_smoothing": 0.0, "weight_decay": 0.05}
 HALF = {"seed": 42, "frozen_layers": 7}
-# What differs from params.yaml's `train`; `teacher` rows read the other corpus's texts without their labels, OTHER trains on it first.
+# What differs from params.yaml's `train`; `teacher` and `adapt` rows read the other corpus's texts without labels; OTHER trains on it.
 ROWS: dict[str, dict[str, Any]] = {
     "shipped": {},
     "last weights, no average": {"ema": 0.0},
@@ -53,6 +55,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "class weights": {"class_weights": "balanced"},
     "R-Drop 0.5": {"r_drop": 0.5},
     "FGM 0.5": {"adversarial": 0.5},
+    "focal 1": {"focal": 1.0},
+    "focal 2": {"focal": 2.0},
+    "AWP 0.005": {"awp": 0.005},
+    "SWA, last half": {"swa": 0.5},
+    "SWA, last half, constant rate": {"swa": 0.5, "schedule": "constant"},
     "6 epochs": {"epochs": 6},
     "batches of 512 tokens": {"batch_tokens": 512},
     "rate 2e-4": {"lr": 2.0e-4},
@@ -62,6 +69,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "3 of 7 levels frozen": {"frozen_layers": 3},
     "4 of 7 levels frozen": {"frozen_layers": 4},
     "after the other corpus": {"backbone": OTHER},
+    "masked-language adaptation": {"adapt": {"epochs": 3}},
     "distilled from mpnet": TAUGHT,
     "distilled from mpnet (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"variants": 3}},
     "distilled from 3 mpnets (7 of 13 levels frozen)": TAUGHT | {"distillation": HALF | {"seeds": 3}},
@@ -85,7 +93,7 @@ def corpora(which: str, data: Path) -> dict[str, Any]:
 
 
 def prepared(which: str, data: Path, texts: Path | None, params: Params, folder: Path) -> None:
-    """Ingest and prepare the corpus, with the texts of the other one where there is a teacher to label them."""
+    """Ingest and prepare the corpus, with the texts of the other one where there is a teacher to label them, or a backbone to read them."""
     known = corpora(which, data)
     other = corpora("twitter" if which == "phrasebank" else "phrasebank", texts) if texts else {}
     raw, unlabelled = folder / "corpus.parquet", folder / "unlabelled.parquet"
@@ -117,7 +125,7 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
         changes = changes | {"backbone": str(folder / "first/checkpoint")}
     params = params.model_copy(update={"train": params.train.model_validate(changed(params, changes) | {"seed": seed})})
     teacher = bootstrap.teacher(params)
-    prepared(which, data, texts if teacher else None, params, folder)
+    prepared(which, data, texts if teacher or params.train.adapt.epochs else None, params, folder)
     files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
     started = time.monotonic()
     with ProgressBar() as bar:
@@ -152,9 +160,9 @@ def run(which: str, data: Path, texts: Path | None, changes: dict[str, Any], see
 
 
 def changed(params: Params, changes: dict[str, Any]) -> dict[str, Any]:
-    """The keys of ``train`` with a row's changes, those of ``distillation`` and ``prune`` key by key."""
+    """The keys of ``train`` with a row's changes, those of its sections key by key."""
     before = params.train.model_dump()
-    return before | changes | {section: before[section] | changes.get(section, {}) for section in ("distillation", "prune")}
+    return before | changes | {section: before[section] | changes.get(section, {}) for section in ("adapt", "distillation", "prune")}
 
 
 def recipe(changes: dict[str, Any]) -> str:
@@ -164,14 +172,21 @@ def recipe(changes: dict[str, Any]) -> str:
         set() if changes.get("teacher") else {"distillation"}
     )
     unheard |= set() if PruneParams.model_validate(changed(params, changes)["prune"]).on else {"prune"}
-    train = {key: value for key, value in changed(params, changes).items() if key not in unheard}
+    unheard |= set() if changed(params, changes)["adapt"]["epochs"] else {"adapt"}
+    off = TrainParams.model_fields
+    train = {
+        key: value
+        for key, value in changed(params, changes).items()
+        if key not in unheard and not (key in LATER and value == off[key].default)
+    }
     return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
 
 
 def which_run(which: str, name: str, seed: int, texts: Path | None) -> dict[str, Any]:
     """What tells one run from another."""
-    read = bool(texts and (ROWS[name].get("teacher") or ROWS[name].get("backbone") == OTHER))
-    return {"corpus": which, "row": name, "recipe": recipe(ROWS[name]), "seed": seed, "texts": read}
+    changes = ROWS[name]
+    read = bool(texts and (changes.get("teacher") or changes.get("adapt") or changes.get("backbone") == OTHER))
+    return {"corpus": which, "row": name, "recipe": recipe(changes), "seed": seed, "texts": read}
 
 
 def kept() -> list[dict[str, Any]]:
@@ -189,7 +204,7 @@ def table() -> None:
             key = (which, name, recipe(changes), texts, device)
             found = [r for r in kept() if (r["corpus"], r["row"], r["recipe"], r["texts"], r["device"]) == key]
             if found:
-                if texts and "teacher" in changes:
+                if texts and ("teacher" in changes or "adapt" in changes):
                     name += ", other corpus's texts"
                 spread = {
                     k: f"{mean(v):.3f}" + (f" ± {stdev(v):.3f}" if len(v) > 1 else "")
@@ -208,7 +223,9 @@ def table() -> None:
 @click.argument("corpus", type=click.Choice(["phrasebank", "twitter"]), required=False)
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the corpus's files.")
 @click.option(
-    "--texts", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the other corpus, for a teacher to label."
+    "--texts",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the other corpus, for a teacher to label, or to read.",
 )
 @click.option("--row", "rows", multiple=True, type=click.Choice(list(ROWS)), default=("shipped",), show_default=True)
 @click.option("--seeds", default=3, show_default=True)

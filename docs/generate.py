@@ -26,7 +26,7 @@ docs/generate.py from the schemas in `src/finsight/params` and the settings in `
 
 Change a key in the file, or for one experiment with `dvc exp run -S train.lr=3.0e-5`. A key that is unknown or missing, or a value
 that it does not take, is refused before any stage works. Keys of `corpora.NAME` and `backbones.NAME` may have defaults, which are
-shown; of all others the shipped value is.
+shown; of all others the shipped value is. `train.focal`, `swa`, `awp` and `adapt` are off in a file that is older than they are.
 """
 
 ENVIRONMENT = """

@@ -163,6 +163,17 @@ def test_two_processes_do_what_one_does(alone: Project, together: Project) -> No
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_push_average_and_read_first_as_one_does(prepared: Project, tmp_path: Path, sharded: bool) -> None:
+    alone, together = copied(prepared, tmp_path / "alone"), copied(prepared, tmp_path / "together")
+    for project in (alone, together):
+        project.set(train__awp=0.002, train__swa=0.5, train__adapt__epochs=1)
+    together.set(train__launch__processes=2, train__launch__sharded=sharded)
+    assert (trained(alone)["processes"], trained(together)["processes"]) == (1, 2)
+    assert_alike(together, alone)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("in_namespaces", [False, True])
 def test_two_machines_do_what_one_does(
     prepared: Project, alone: Project, tmp_path: Path, request: pytest.FixtureRequest, in_namespaces: bool

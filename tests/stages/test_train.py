@@ -125,6 +125,31 @@ def test_a_teacher_without_further_texts(prepared: Project, copy_of: Callable[[P
 
 
 @pytest.mark.long
+def test_a_backbone_reads_first_and_goes_on_reading_after_a_kill(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+    project = copy_of(prepared)
+    alone = trained(project)
+    assert "adapt" not in alone
+    project.set(train__adapt__epochs=2)
+    found = trained(project)
+    assert found["checkpoint_sha256"] != alone["checkpoint_sha256"]
+    assert found["adapt"]["texts"] == found["rows"], "validation and test are not read"
+    assert found["adapt"]["losses"][1] < found["adapt"]["losses"][0]
+    assert list(dict.fromkeys(line["run"] for line in steps(project))) == ["adaptation", "train"]
+    assert [row["epoch"] for row in curves(project)] == [1, 2, 3], "those of the training"
+    (adapted,) = states(project)
+    adapted.unlink()
+    with started(project) as process:
+        wait_for_a_step(project, process, 5)
+        process.kill()
+    again = trained(project)
+    assert steps(project)[0]["step"] > 3, "it did not begin anew"
+    assert (again["checkpoint_sha256"], again["adapt"]) == (found["checkpoint_sha256"], found["adapt"])
+    project.set(train__lr=0.002)
+    assert trained(project)["adapt"]["losses"] == found["adapt"]["losses"]
+    assert steps(project)[0]["run"] == "train", "what was read is kept"
+
+
+@pytest.mark.long
 def test_a_pruned_model_recovers_and_its_cost_is_reported(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(prepared)
     alone = trained(project)

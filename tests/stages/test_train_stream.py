@@ -108,5 +108,10 @@ def test_prepared_rows_are_streamed_above_a_number_and_no_teacher_is_heard_then(
     trained(project)
     assert project.json("train.json")["stream"]["of"] == "data/prepared"
     assert project.json("train.json")["prune"]["heads_of_a_layer"] == 1
+    project.set(train__adapt__epochs=1)
+    assert "train.adapt: holds all rows in memory, and" in project.fail("train")
     project.set(train__teacher=str(project.backbone))
-    assert "are more than train.stream.above (100); set that higher, or train.teacher to empty" in project.fail("train")
+    assert (
+        "rows are streamed; raise train.stream.above (100) and leave train.stream.shards empty, or turn train.teacher off"
+        in project.fail("train")
+    )

@@ -131,6 +131,16 @@ def test_single_zeros_are_not_held_in_divided_matrices(tmp_path: Path) -> None:
         load_params(path)
 
 
+def test_a_file_that_is_older_than_a_switch_goes_on_working(tmp_path: Path) -> None:
+    content = YAML(typ="safe").load(PARAMS)
+    for name in ("adapt", "awp", "focal", "swa"):
+        del content["train"][name]
+    with (path := tmp_path / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(content, file)
+    (shipped := tmp_path / "shipped.yaml").write_text(PARAMS)
+    assert load_params(path) == load_params(shipped)
+
+
 def test_the_finbert_split_is_refused_on_other_files_than_its_own(tmp_path: Path) -> None:
     path = changed(tmp_path, "corpora.phrasebank.split", "finbert")
     assert load_params(path).corpora["phrasebank"].split == "finbert"

@@ -21,8 +21,8 @@ from finsight.modeling.distributed import ALONE
 from finsight.modeling.dropout import CheapDropout, cheapen_dropout
 from finsight.modeling.frozen import FrozenLayers
 from finsight.modeling.inference import predict
-from finsight.modeling.losses import Push, hooked, soft_cross_entropy
-from finsight.modeling.optimisation import average, parameter_groups, share_of_peak
+from finsight.modeling.losses import Push, hooked, pushed_weights, soft_cross_entropy
+from finsight.modeling.optimisation import average, parameter_groups, share_of_peak, weight_of_last
 from finsight.modeling.replay import Replay
 from finsight.modeling.resume import Keeper
 from finsight.modeling.training import Fitted, Progress, fit
@@ -44,6 +44,10 @@ RECIPE: dict[str, Any] = {
 }
 CPU = torch.device("cpu")
 HARDWARE = Hardware(CPU)
+
+
+class KilledError(Exception):
+    pass
 
 
 def three_labels(logits: np.ndarray, actual: np.ndarray) -> dict[str, float]:
@@ -159,12 +163,32 @@ def test_precision_auto_takes_bf16_where_the_cpu_has_tiles_for_it(
 
 def test_the_average_follows_the_weights_and_a_decay_of_zero_is_the_last_ones() -> None:
     averages, weights = [torch.zeros(2)], [torch.ones(2)]
-    average(averages, weights, 2, 0.9)  # early: 1 - 3 / 12
+    average(averages, weights, weight_of_last(2, 2000, recipe_of(ema=0.9)))  # early: 1 - 3 / 12
     assert averages[0].tolist() == pytest.approx([0.75, 0.75])
-    average(averages, weights, 1000, 0.9)  # late: 0.1 of what is left
+    average(averages, weights, weight_of_last(1000, 2000, recipe_of(ema=0.9)))  # late: 0.1 of what is left
     assert averages[0].tolist() == pytest.approx([0.775, 0.775])
-    average(averages, weights, 1000, 0.0)
+    average(averages, weights, weight_of_last(1000, 2000, recipe_of(ema=0.0)))
     assert averages[0].tolist() == [1.0, 1.0]
+
+
+def test_swa_is_the_mean_of_the_weights_of_the_last_steps() -> None:
+    averages, means = [torch.zeros(1)], []
+    for step, weight in enumerate([8.0, 4.0, 2.0, 6.0, 1.0], start=1):
+        average(averages, [torch.tensor([weight])], weight_of_last(step, 5, recipe_of(swa=0.6)))
+        means.append(averages[0].item())
+    assert means == pytest.approx([8, 4, 2, (2 + 6) / 2, (2 + 6 + 1) / 3])
+
+
+def test_what_swa_keeps_is_the_mean_of_what_the_optimiser_wrote(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[torch.Tensor] = []
+
+    def seen(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], share: float) -> None:
+        written.append(weights[0].clone())
+        average(averages, weights, share)
+
+    monkeypatch.setattr("finsight.modeling.training.average", seen)
+    model, _, _ = run(tiny_backbone, epochs=1, swa=0.5)
+    torch.testing.assert_close(next(model.parameters()).detach(), torch.stack(written[len(written) // 2 :]).mean(0))
 
 
 def test_a_loss_that_is_no_number_names_the_rate(tiny_backbone: Path) -> None:
@@ -216,6 +240,9 @@ def test_half_the_bits_learn_too(tiny_backbone: Path, dtype: torch.dtype) -> Non
         {"adversarial": 0.01, "dropout": 0.0},
         {"frozen_layers": 2, "lr": 8e-3},
         {"frozen_layers": 2, "unfreeze_every": 1},
+        pytest.param({"focal": 2.0, "lr": 4e-3}, marks=pytest.mark.long),
+        pytest.param({"swa": 0.5}, marks=pytest.mark.long),
+        {"awp": 0.002},
     ],
 )
 def test_each_part_of_a_recipe_learns(tiny_backbone: Path, changes: dict[str, Any]) -> None:
@@ -229,11 +256,12 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tiny_backbone: Path) 
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_accumulated_batches_are_a_step_of_their_sum(tiny_backbone: Path) -> None:
+@pytest.mark.parametrize("awp", [0.0, 0.05])
+def test_accumulated_batches_are_a_step_of_their_sum(tiny_backbone: Path, awp: float) -> None:
     """Of one batch of all rows, and of two halves, the gradients are equal: rows weigh the same wherever they stand."""
     rows = toy(64, 3)
     pairs = ((1024, 1), (352, 3))
-    models = [run(tiny_backbone, toy_data(rows), epochs=2, dropout=0.0, batch_tokens=b, accumulation=n)[0] for b, n in pairs]
+    models = [run(tiny_backbone, toy_data(rows), epochs=2, dropout=0.0, batch_tokens=b, accumulation=n, awp=awp)[0] for b, n in pairs]
     for a, b in zip(*(m.parameters() for m in models), strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-3)
 
@@ -282,6 +310,46 @@ def test_a_push_raises_the_loss_by_a_step_of_the_stated_length(tiny_backbone: Pa
     torch.testing.assert_close(steps.flatten(1).norm(dim=1), torch.full((2,), 0.5))
 
 
+def test_weights_are_pushed_by_a_share_of_their_norm_and_come_back() -> None:
+    matrix, still, vector = (torch.nn.Parameter(torch.tensor(x)) for x in ([[3.0, 4.0]], [[1.0, 1.0]], [1.0, 2.0]))
+    matrix.grad, still.grad, vector.grad = torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2), torch.ones(2)
+    with pytest.raises(KilledError), pushed_weights([matrix, still, vector], 0.1):
+        torch.testing.assert_close(matrix.detach(), torch.tensor([[3.0, 4.5]]))  # a tenth of the norm, which is 5
+        assert still.tolist() == [[1.0, 1.0]]
+        assert vector.tolist() == [1.0, 2.0], "vectors stay"
+        assert [p.grad.abs().sum().item() for p in (matrix, still, vector) if p.grad is not None] == [0, 0, 0]
+        raise KilledError
+    assert matrix.tolist() == [[3.0, 4.0]]
+
+
+def test_awp_takes_the_steps_gradient_where_the_loss_is_higher_and_reports_the_plain_loss(
+    tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch a step, so that the second pass is that of the first step's batch under pushed weights."""
+    losses: list[float] = []
+
+    def seen(*args: Any) -> torch.Tensor:
+        loss = soft_cross_entropy(*args)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(gradients, "soft_cross_entropy", seen)
+    data, changes = toy_data(toy(60, 1)), {"epochs": 1, "batch_tokens": 4096}
+    plain, fitted, _ = run(tiny_backbone, data, **changes)
+    pushed, again, _ = run(tiny_backbone, data, awp=0.02, **changes)
+    assert losses[0] == losses[1], "the first pass is the plain one, with the same dropout"
+    assert losses[2] > losses[1]
+    assert again.epochs[0]["train_loss"] == fitted.epochs[0]["train_loss"]
+    assert weights_of(pushed) != weights_of(plain)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pushed_weights_learn_with_half_the_bits_too(tiny_backbone: Path, dtype: torch.dtype) -> None:
+    _, fitted, _ = run(tiny_backbone, hardware=Hardware(CPU, dtype), awp=0.002)
+    assert max(epoch["validation_macro_f1"] for epoch in fitted.epochs) > 0.9
+
+
 def test_the_loss_is_cross_entropy_and_r_drop_adds_half_the_divergences() -> None:
     logits, target, weights = torch.randn(6, 3), torch.softmax(torch.randn(6, 3), 1), torch.rand(6)
     reference = torch.nn.functional.cross_entropy(logits, target, reduction="none")
@@ -291,6 +359,19 @@ def test_the_loss_is_cross_entropy_and_r_drop_adds_half_the_divergences() -> Non
     both = (kl(q, p, log_target=True, reduction="none") + kl(p, q, log_target=True, reduction="none")).sum(1)
     passes = torch.nn.functional.cross_entropy(logits, target[:3].repeat(2, 1), reduction="none").view(2, 3).mean(0)
     torch.testing.assert_close(soft_cross_entropy(logits, target[:3], torch.ones(3), 0.7), (passes + 0.7 * both / 2).sum())
+
+
+def test_focal_loss_takes_from_what_is_known_already() -> None:
+    """By hand: of .5, .25, .25 the first term is ln 2, times .5² where γ is 2; half of each of two labels adds the second, ln 4 · .75²."""
+    logits, sure = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([[60.0, 0.0, 0.0]], requires_grad=True)
+    one, ln2 = torch.ones(1), np.log(2)
+    assert soft_cross_entropy(logits, torch.eye(3)[:1], one, focal=2.0).item() == pytest.approx(0.25 * ln2)
+    assert soft_cross_entropy(logits, torch.eye(3)[:1], one, focal=1.0).item() == pytest.approx(0.5 * ln2)
+    halves = torch.tensor([[0.5, 0.5, 0.0]])
+    assert soft_cross_entropy(logits, halves, one, focal=2.0).item() == pytest.approx(0.5 * 0.25 * ln2 + 0.5 * 0.5625 * 2 * ln2)
+    soft_cross_entropy(sure, torch.eye(3)[:1], one, focal=0.5).backward()
+    assert sure.grad is not None
+    assert torch.isfinite(sure.grad).all(), "a row that is known for certain"
 
 
 def test_cheap_dropout_drops_its_share_and_keeps_the_mean() -> None:
@@ -314,11 +395,15 @@ def test_cheap_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert torch.equal(layer.eval()(x), x)
 
 
-class KilledError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("changes", [{}, {"frozen_layers": 2, "unfreeze_every": 2}, {"accumulation": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"frozen_layers": 2, "unfreeze_every": 2},
+        {"accumulation": 2},
+        pytest.param({"swa": 0.5, "awp": 0.01, "focal": 1.0}, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("at", [1, 7, 40])
 def test_a_killed_run_goes_on_to_the_same_weights(tiny_backbone: Path, tmp_path: Path, at: int, changes: dict[str, Any]) -> None:
     data = toy_data(toy(300, 1))

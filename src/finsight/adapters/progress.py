@@ -64,10 +64,13 @@ class ProgressBar:
         bar.set_postfix(epoch=f"{progress.epoch}/{progress.epochs}", loss=f"{progress.loss:.3f}", refresh=False)
         bar.update(progress.step - bar.n)
         if m := progress.metrics:
-            bar.write(
-                f"{self._name or 'train'}, epoch {progress.epoch}/{progress.epochs}: train loss {m['train_loss']:.3f}, validation loss "
-                f"{m['validation_loss']:.3f}, accuracy {m['validation_accuracy']:.3f}, macro-F1 {m['validation_macro_f1']:.3f}"
-            )
+            measured = ""
+            if "validation_loss" in m:  # an adaptation reads no validation rows
+                measured = (
+                    f", validation loss {m['validation_loss']:.3f}, accuracy {m['validation_accuracy']:.3f}, "
+                    f"macro-F1 {m['validation_macro_f1']:.3f}"
+                )
+            bar.write(f"{self._name or 'train'}, epoch {progress.epoch}/{progress.epochs}: train loss {m['train_loss']:.3f}{measured}")
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

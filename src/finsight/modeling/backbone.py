@@ -10,12 +10,14 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from finsight.errors import ArtifactError
@@ -43,16 +45,49 @@ def load_model(
         model has; MPNet and DeBERTa have no SDPA.
     :raises ArtifactError: when the folder is no such model.
     """
+    model = _load(AutoModelForSequenceClassification, folder, attention, dropout, labels)
+    for name, module in model.named_children():
+        if new_head and name != model.base_model_prefix:
+            for parameter in module.parameters():
+                parameter._is_hf_initialized = False  # transformers leaves alone what it has loaded
+            module.apply(model._init_weights)
+    return model
+
+
+def load_masked(folder: Path, attention: str | None = "eager", dropout: float | None = None) -> PreTrainedModel:
+    """A masked language model; what the folder does not hold of its head is drawn from torch's seed, words are told by their embeddings.
+
+    Parameters and errors are those of :func:`load_model`.
+    """
+    return _load(AutoModelForMaskedLM, folder, attention, dropout)
+
+
+def has_masked(folder: Path) -> bool:
+    """Whether transformers has a masked language model of a folder's kind.
+
+    :raises ArtifactError: when the folder has no configuration.
+    """
+    return load_config(folder).model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _load(
+    kind: type[AutoModelForSequenceClassification | AutoModelForMaskedLM],
+    folder: Path,
+    attention: str | None,
+    dropout: float | None,
+    labels: Sequence[str] = (),
+) -> PreTrainedModel:
+    """A model whose encoder is that of the folder."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    names = {str(i): label for i, label in enumerate(labels)}
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        config.id2label = {int(i): label for i, label in names.items()}
-        config.label2id = {label: int(i) for i, label in names.items()}
+        if labels:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: i for i, label in enumerate(labels)}
         for name in [] if dropout is None else [key for key in config.to_dict() if _DROPOUT.search(key)]:
             setattr(config, name, dropout)
-        model, told = AutoModelForSequenceClassification.from_pretrained(
+        model, told = kind.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -68,12 +103,8 @@ def load_model(
     lost = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
     if lost := [key for key in lost if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]:
         raise ArtifactError(f"{folder}: its weights are not those of its config.json: {lost[0]} and {len(lost) - 1} more don't fit")
-    for name, module in model.named_children():
-        if new_head and name != model.base_model_prefix:
-            for parameter in module.parameters():
-                parameter._is_hf_initialized = False  # transformers leaves alone what it has loaded
-            module.apply(model._init_weights)
-    return model
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

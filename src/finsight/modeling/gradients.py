@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from finsight.errors import ParamsError
 from finsight.modeling.batching import Data, collate, rounded
 from finsight.modeling.device import Hardware
 from finsight.modeling.epochs import Batch
@@ -23,17 +24,33 @@ if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
 
 
+def compute_twice(model: PreTrainedModel) -> None:
+    """Let a model keep few activations and compute the others anew in the backward pass.
+
+    :raises ParamsError: when it can't.
+    """
+    # Its name before transformers 5.20 was another.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ParamsError(f"train.gradient_checkpointing: {error} Set it to false.") from None
+
+
 class Gradients:
     """The forward and backward passes of a training.
 
     :param divided: whether the weights are divided among processes, so that no layer's output can be kept in one.
     """
 
+    recorded = True
+    """Whether the passes of batches of one width are the same, as a recording needs."""
+
     def __init__(self, model: PreTrainedModel, data: Data | Stream, recipe: TrainParams, hardware: Hardware, divided: bool) -> None:
         self._model, self._data, self._recipe, self._hardware = model, data, recipe, hardware
         self._divided = divided
         self._frozen: FrozenLayers | None = None
-        plain = not (divided or recipe.adversarial or recipe.gradient_checkpointing)
+        plain = self.recorded and not (divided or recipe.adversarial or recipe.gradient_checkpointing)
         self.replayed = plain and recordable(model, hardware.device)
         """Whether passes are recorded and played again: gradients have to stay where they are in memory."""
         self._longest = data.longest if isinstance(data, Stream) else max((len(row) for row in data.train.ids), default=0)
@@ -102,7 +119,7 @@ class Gradients:
         def descend() -> torch.Tensor:
             with self._hardware.autocast():
                 logits = self._logits(tokens.repeat(passes, 1), mask.repeat(passes, 1), hidden)  # (passes * b, k)
-            loss = soft_cross_entropy(logits, target, weights, self._recipe.r_drop)
+            loss = soft_cross_entropy(logits, target, weights, self._recipe.r_drop, self._recipe.focal)
             self.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
             return loss.detach()
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from finsight.errors import ParamsError
+
 if TYPE_CHECKING:  # pydantic is not on every GPU image
     from finsight.params.train import TrainParams
 
@@ -55,6 +57,19 @@ def share_of_peak(step: float, steps: float, schedule: str, warmup_ratio: float)
     return {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}[schedule]
 
 
+def some_learn(model: PreTrainedModel, recipe: TrainParams) -> None:
+    """Refuse a recipe that freezes as many layers as there are.
+
+    :raises ParamsError: which says how many there are.
+    """
+    levels = 1 + max(at for name, _ in model.named_parameters() if (at := level(name, model.base_model_prefix)) != ABOVE)
+    if recipe.frozen_layers >= levels:
+        raise ParamsError(
+            f"train.frozen_layers (of a teacher train.distillation.frozen_layers): got {recipe.frozen_layers}, "
+            f"expected less than {levels}, the levels of this backbone"
+        )
+
+
 def freeze(model: PreTrainedModel, layers: int) -> None:
     """Let the lowest ``layers`` not learn, the embeddings counting as the first, and all others learn."""
     for name, parameter in model.named_parameters():
@@ -66,14 +81,23 @@ def frozen_at(recipe: TrainParams, epoch: int) -> int:
     return max(0, recipe.frozen_layers - (epoch // recipe.unfreeze_every if recipe.unfreeze_every else 0))
 
 
-@torch.no_grad()
-def average(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], step: int, decay: float) -> None:
-    """Move the averages towards the weights after a step (from 1); a decay of 0 keeps the last weights.
+def weight_of_last(step: float, steps: float, recipe: TrainParams) -> float:
+    """What the weights after a step (from 1) weigh in the average that they join: 1 keeps the last weights alone.
 
-    Early on the decay is (1 + n) / (10 + n), so that a short run does not average over its random start.
-    Source: TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    ``ema`` is the average's decay; early on that is (1 + n) / (10 + n), so that a short run does not average over its random start
+    (TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``). With ``swa`` it is the mean of all weights in the last ``swa`` of the
+    steps, and the last weights before (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization"): layer
+    norms have no statistics to be computed anew.
     """
-    torch._foreach_lerp_(list(averages), list(weights), 1 - min(decay, (1 + step) / (10 + step)))
+    if recipe.swa:
+        return 1 / max(1, step - round((1 - recipe.swa) * steps))
+    return 1 - min(recipe.ema, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def average(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], share: float) -> None:
+    """Let the weights join their averages, of which they become this share."""
+    torch._foreach_lerp_(list(averages), list(weights), share)
 
 
 @torch.no_grad()

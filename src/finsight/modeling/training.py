@@ -20,9 +20,10 @@ from finsight.modeling.device import Hardware
 from finsight.modeling.distributed import ALONE, World, add_up, any_of, fill, from_any, local, shard, whole
 from finsight.modeling.dropout import cheapen_dropout
 from finsight.modeling.epochs import BEGIN, Place, Step
-from finsight.modeling.gradients import Gradients
+from finsight.modeling.gradients import Gradients, compute_twice
 from finsight.modeling.inference import predict
-from finsight.modeling.optimisation import ABOVE, average, level, parameter_groups, share_of_peak, swap
+from finsight.modeling.losses import pushed_weights
+from finsight.modeling.optimisation import average, parameter_groups, share_of_peak, some_learn, swap, weight_of_last
 from finsight.modeling.resume import Keeper
 from finsight.modeling.stream import Stream, order
 
@@ -82,10 +83,11 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
     restored: Callable[[list[dict[str, float]]], None] = lambda _: None,
+    passes: Callable[..., Gradients] = Gradients,
 ) -> Fitted:
-    """Fine-tune ``model`` in place and leave it at its best epoch by validation macro-F1.
+    """Fine-tune ``model`` in place and leave it at its best epoch by validation macro-F1; at the last one where there are no such rows.
 
-    What is measured and kept is the moving average of the weights: on a few hundred steps the last weights swing by more than
+    What is measured and kept is an average of the weights: on a few hundred steps the last weights swing by more than
     the epochs differ.
     Each row weighs the same whatever the size of its batch: the summed loss is divided by the mean number of rows a step.
     Batches and dropout depend on the seed, the epoch and the step only, so that a run that was stopped goes on as if it had not been, and
@@ -96,10 +98,11 @@ def fit(
     :param keeper: holds the state from which a killed run goes on.
     :param restored: is told what was measured before the run was killed, if it goes on.
     :param stop: is asked after each step whether to save the state and end.
+    :param passes: makes what computes the gradients.
     :raises StoppedError: when ``stop`` says so.
     :raises ParamsError: when the loss is no number.
     """
-    return _Run(model, data, recipe, hardware, keeper, world).fit(measure, observers, stop, restored)
+    return _Run(model, data, recipe, hardware, keeper, world, passes).fit(measure, observers, stop, restored)
 
 
 @dataclass
@@ -112,6 +115,7 @@ class _Run:
     hardware: Hardware
     keeper: Keeper | None
     world: World
+    passes: Callable[..., Gradients]
     step: int = 0
     place: Place = BEGIN
     done: int = 0
@@ -126,24 +130,14 @@ class _Run:
         self.model.to(device)
         cheapen_dropout(self.model)
         if recipe.gradient_checkpointing:
-            # Its name before transformers 5.20 was another.
-            enable = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
-            try:
-                enable({"use_reentrant": False})
-            except ValueError as error:
-                raise ParamsError(f"train.gradient_checkpointing: {error} Set it to false.") from None
+            compute_twice(self.model)
         if self.world.sharded:
             shard(self.model, device)
         self.weights = list(self.model.parameters())
         self.averages = [weight.detach().clone() for weight in self.weights]
-        levels = 1 + max(at for name, _ in self.model.named_parameters() if (at := level(name, self.model.base_model_prefix)) != ABOVE)
-        if recipe.frozen_layers >= levels:
-            raise ParamsError(
-                f"train.frozen_layers (of a teacher train.distillation.frozen_layers): got {recipe.frozen_layers}, "
-                f"expected less than {levels}, the levels of this backbone"
-            )
+        some_learn(self.model, recipe)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=not self.world.sharded)
-        self.gradients = Gradients(self.model, self.data, recipe, self.hardware, self.world.sharded)
+        self.gradients = self.passes(self.model, self.data, recipe, self.hardware, self.world.sharded)
         # Accumulation is a multiple of the processes, to which a step's batches go in turn.
         self.order = order(self.data, recipe, recipe.accumulation, self.gradients.widths)
 
@@ -183,8 +177,8 @@ class _Run:
             fill(weight.data, kept)
         return Fitted(self.best_epoch, self.history, self.rows)
 
-    def _learn(self, epoch: int, step: Step) -> None:
-        """One step of the optimiser."""
+    def _descend(self, epoch: int, step: Step) -> None:
+        """The gradients of a step, of all processes."""
         rows_a_step = self.order.rows_a_step(epoch)
         scale = (self.world.size if self.world.sharded else 1) / rows_a_step  # FSDP takes the mean over the processes, we mean the sum
         mine = step.batches[self.world.rank :: self.world.size]
@@ -201,8 +195,17 @@ class _Run:
             for parameter in learning:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             add_up(self.world, [parameter.grad for parameter in learning if parameter.grad is not None])
-        come, whole_way = self.order.schedule(self.step, epoch, self.done)
-        share = share_of_peak(come, whole_way, self.recipe.schedule, self.recipe.warmup_ratio)
+
+    def _learn(self, epoch: int, step: Step) -> None:
+        """One step of the optimiser."""
+        self._descend(epoch, step)
+        learning = [weight for weight in self.weights if weight.requires_grad]
+        if self.recipe.awp:
+            total = self.gradients.total.clone()  # what is reported is the loss of the weights themselves
+            with pushed_weights(learning, self.recipe.awp):
+                self._descend(epoch, step)
+            self.gradients.total.copy_(total)
+        share = share_of_peak(*self.order.schedule(self.step, epoch, self.done), self.recipe.schedule, self.recipe.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
         self.gradients.scaler.unscale_(self.optimizer)
@@ -212,7 +215,9 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=not self.gradients.replayed)
         self.step, self.place, self.done = self.step + 1, step.place, step.rows
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
-        average([a for a, _ in moving], [w for _, w in moving], self.step, self.recipe.ema)
+        average(
+            [a for a, _ in moving], [w for _, w in moving], weight_of_last(*self.order.schedule(self.step, epoch, self.done), self.recipe)
+        )
 
     def _report(self, epoch: int, observers: Sequence[Observer]) -> None:
         """Tell the observers the loss so far."""
@@ -234,13 +239,15 @@ class _Run:
         """Measure the averaged weights on validation, and keep them if they are the best so far."""
         data, tokens = self.data, 4 * self.recipe.batch_tokens
         swap(self.averages, self.weights)
-        logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
-        if not np.isfinite(logits).all():
-            raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the model's answers infinite in epoch {epoch + 1}; lower it")
-        metrics = measure(logits, data.validation.labels)
+        metrics: dict[str, float] = {}
+        if len(data.validation):
+            logits = predict(self.model, data.validation.ids, data.pad_id, tokens, self.hardware)
+            if not np.isfinite(logits).all():
+                raise ParamsError(f"train.lr: {self.recipe.lr:g} makes the model's answers infinite in epoch {epoch + 1}; lower it")
+            metrics = measure(logits, data.validation.labels)
         self.gradients.total.zero_()
         self.history.append({"epoch": epoch + 1, "train_loss": self.loss} | {f"validation_{k}": v for k, v in metrics.items()})
-        if not self.best or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
+        if not self.best or not metrics or metrics["macro_f1"] > self.history[self.best_epoch - 1]["validation_macro_f1"]:
             self.best_epoch, self.best = epoch + 1, [whole(weight.detach()).to("cpu", copy=True) for weight in self.weights]
         swap(self.averages, self.weights)
         self._tell(observers, epoch, self.history[-1])

@@ -14,6 +14,6 @@ class IngestParams(Section):
 
     corpora: Annotated[list[str], Field(min_length=1)]
     unlabelled: list[str]
-    """Corpora of which only the texts are read, for a teacher to label (``train.teacher``)."""
+    """Corpora of which only the texts are read, for a teacher to label (``train.teacher``) and the backbone to read (``train.adapt``)."""
     max_quarantined: Annotated[float, Field(ge=0, le=1)]
     """Share of a corpus's rows that may be quarantined; beyond it, ingest refuses."""

@@ -16,7 +16,7 @@ Name = Annotated[str, Field(min_length=1)]
 class DistillationParams(Section):
     """How ``train.teacher`` is trained and listened to; what is not here it takes from ``train``.
 
-    Teachers are not unfrozen, pushed or passed twice (``unfreeze_every``, ``adversarial``, ``r_drop``).
+    Teachers are not adapted, unfrozen, pushed or passed twice (``adapt``, ``unfreeze_every``, ``adversarial``, ``awp``, ``r_drop``).
     """
 
     seeds: Count
@@ -33,6 +33,16 @@ class DistillationParams(Section):
     """Divides the teacher's logits: above 1 its probabilities are softer."""
     variants: Annotated[int, Field(ge=0)]
     """Altered copies of each training text that the teachers label too."""
+
+
+class AdaptParams(Section):
+    """How the backbone reads the prepared texts before it is fine-tuned; what is not here it takes from ``train``."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Passes over the texts of train and ``ingest.unlabelled`` as a masked language model; 0: none."""
+    lr: Annotated[float, Field(gt=0)] = 1.0e-4
+    mask: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that are to be told."""
 
 
 class PruneParams(Section):
@@ -133,8 +143,15 @@ class TrainParams(Section):
     """Weight of the divergence between two passes with different dropout; 0: one pass."""
     adversarial: Weight
     """Length of a step against the gradient of the word embeddings, whose loss is learned from too (FGM); 0: none."""
+    awp: Weight = 0.0
+    """Length of a push of each matrix along its gradient, in its own norm, under which the step's gradient is taken (AWP); 0: none."""
     ema: Share
     """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
+    swa: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps, the last ones, whose weights are averaged equally, in place of ``ema``; 0: none."""
+    focal: Weight = 0.0
+    """γ of the focal loss: how much less a class counts the surer the model is of it; 0: cross-entropy."""
+    adapt: AdaptParams = AdaptParams()
     teacher: Name | None
     """A larger backbone, trained first on the same rows, whose probabilities ``backbone`` learns from."""
     distillation: DistillationParams

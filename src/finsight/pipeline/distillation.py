@@ -35,7 +35,7 @@ def teachers_recipe(params: TrainParams, number: int) -> TrainParams:
     own = params.distillation
     seed = params.seed + 1000 * (number + 1) if own.seed is None else own.seed + number
     theirs = {"epochs": own.epochs, "lr": own.lr, "seed": seed % 2**32, "frozen_layers": own.frozen_layers}
-    return params.model_copy(update={**theirs, "teacher": None, "unfreeze_every": 0, "r_drop": 0.0, "adversarial": 0.0})
+    return params.model_copy(update={**theirs, "teacher": None, "unfreeze_every": 0, "r_drop": 0.0, "adversarial": 0.0, "awp": 0.0})
 
 
 def teach(

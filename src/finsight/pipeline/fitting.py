@@ -20,6 +20,7 @@ from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data
 from finsight.modeling.device import Hardware
 from finsight.modeling.distributed import World, agreed, from_any, whole
+from finsight.modeling.gradients import Gradients
 from finsight.modeling.resume import Keeper
 from finsight.modeling.stream import Stream
 from finsight.modeling.training import Fitted, Observer, Progress, fit
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from finsight.ports import Backbone
 
 # Keys of a recipe that do not change what comes of it, but through the data and the backbone, which are asked for themselves.
-NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "prune", "save_every", "stream", "threads", "launch"}
+NOT_OF_A_FIT = {"backbone", "teacher", "distillation", "prune", "adapt", "save_every", "stream", "threads", "launch"}
 
 # What a CPU says when memory runs out, and CUDA and its libraries where they do not raise the exception for it.
 _FULL = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
@@ -41,10 +42,12 @@ class Start:
 
     :param make: a new copy of it.
     :param digest: tells it from others.
+    :param passes: makes what computes its gradients, where it is no classifier.
     """
 
     make: Callable[[], Any]
     digest: str
+    passes: Callable[..., Gradients] = Gradients
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Fitter:
                     stop=self.stop,
                     world=self.world,
                     restored=restored,
+                    passes=start.passes if start else Gradients,
                 )
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(words in str(error) for words in _FULL):

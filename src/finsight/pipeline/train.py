@@ -23,6 +23,8 @@ from finsight.modeling.resume import Keeper, sweep
 from finsight.modeling.stream import Stream
 from finsight.modeling.training import Fitted, Observer, Progress
 from finsight.params.train import TrainParams
+from finsight.pipeline.adaptation import adapt
+from finsight.pipeline.adaptation import check as check_adaptable
 from finsight.pipeline.distillation import altered, encode_texts, mixed, teach, teachers_recipe, text_tokenizer
 from finsight.pipeline.fitting import NOT_OF_A_FIT, Fitter, digest
 from finsight.pipeline.pruned import check, prune_and_recover
@@ -60,6 +62,7 @@ def train(
     """
     max_length = _prepared_for(backbone, prepared)
     check(backbone, params)
+    check_adaptable(backbone, params)
     sweep(scratch)
     strict = params.determinism == "strict"
     device = resolve_device(params.device)
@@ -71,18 +74,19 @@ def train(
         hardware = Hardware(device, resolve_precision(params.precision, device, None if strict else scratch))
         data = training_data(prepared, labels, params, backbone, shards)
         work = Fitter(labels, hardware, scratch, world, observers, stop)
+        if isinstance(data, Stream) and (needs := "teacher" if teacher else "adapt" if params.adapt.epochs else ""):
+            raise ParamsError(
+                f"train.{needs}: holds all rows in memory, and {len(data)} rows are streamed; raise train.stream.above ({params.stream.above}) "
+                f"and leave train.stream.shards empty, or turn train.{needs} off"
+            )
         teachers: list[dict[str, float]] = []
-        if teacher:
-            if isinstance(data, Stream):
-                raise ParamsError(
-                    f"train.teacher: what it says of each row is held in memory, and {len(data)} rows are more than train.stream.above "
-                    f"({params.stream.above}); set that higher, or train.teacher to empty"
-                )
+        if teacher and isinstance(data, Data):
             data, teachers = _listen(work, prepared, max_length, data, params, teacher)
         followed = _Followed(report, curves)
+        start, read = adapt(work, backbone, prepared, params) if params.adapt.epochs else (None, None)
         work = replace(work, observers=[followed, *observers])
         keep = params.prune.on and params.prune.epochs > 0  # a recovery that is killed must not wait for the training again
-        model, fitted, used = work.fit(backbone, data, params, "", followed.restored, keep=keep)
+        model, fitted, used = work.fit(backbone, data, params, "", followed.restored, keep, start)
         found = None
         if params.prune.on:
             followed.before = len(fitted.epochs)
@@ -99,6 +103,7 @@ def train(
             "rows_per_second": round((fitted.rows + (found.rows if found else 0)) / seconds, 1),
             "backbone": backbone.about(),
             "teacher": teacher.about() | {"trained": teachers} if teacher else None,
+            **({"adapt": read} if read else {}),
             **({"prune": found.report} if found else {}),
         }
     if world.first:  # among others, transformers writes weights in the process of rank 0 alone, which may be another machine's
