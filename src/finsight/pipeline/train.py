@@ -76,8 +76,8 @@ def train(
         work = Fitter(labels, hardware, scratch, world, observers, stop)
         if isinstance(data, Stream) and (needs := "teacher" if teacher else "adapt" if params.adapt.epochs else ""):
             raise ParamsError(
-                f"train.{needs}: holds all rows in memory, and {len(data)} rows are streamed; raise train.stream.above ({params.stream.above}) "
-                f"and leave train.stream.shards empty, or turn train.{needs} off"
+                f"train.{needs}: holds all rows in memory, and {len(data)} rows are streamed; raise train.stream.above "
+                f"({params.stream.above}) and leave train.stream.shards empty, or turn train.{needs} off"
             )
         teachers: list[dict[str, float]] = []
         if teacher and isinstance(data, Data):
