@@ -1,7 +1,8 @@
 """How work grows: rows a second and peak memory, by size.
 
 `score` and `prepare` put the local engine beside Ray on one machine, by workers; `stream` a training's rows read from shards
-beside rows that are held in memory. `--json FILE` writes rows of {name, peer, ours, theirs, unit, ratio}; a ratio over 1 is in our favour.
+beside rows that are held in memory; `sizes` is the arithmetic of more rows than were tried. `--json FILE` writes rows of
+{name, peer, ours, theirs, unit, ratio}; a ratio over 1 is in our favour.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import click
 import psutil
 from ruamel.yaml import YAML
 
+import scale_sizes
 import scale_stream
 from data import OURS, REPO, child, headlines, project
 
@@ -92,6 +94,7 @@ def main() -> None: ...
 
 
 main.add_command(scale_stream.stream)
+main.add_command(scale_sizes.sizes)
 
 
 @main.command()
