@@ -44,20 +44,17 @@ def manifest_bytes() -> float:
     """Of the entry of a part in the list of a data set's parts."""
     from finsight.pipeline.score_parts import Part
 
-    return len(
-        json.dumps(asdict(Part("part-00000000.parquet", "headlines/2026-11-28/00000.parquet", 10**8, 10**18, 10**6, SAMPLE)), indent=2)
-    )
+    part = Part("part-00000000.parquet", "headlines/2026-11-28/00000.parquet", 10**8, 10**18, 10**6, SAMPLE)
+    return len(json.dumps(asdict(part), indent=2))
 
 
-def measured(paths: Sequence[Path], begins: str, ends: str) -> tuple[float, str]:
-    """Our value in the row of most rows whose name begins and ends so, and that name."""
+def measured(paths: Sequence[Path], begins: str, ends: str) -> list[tuple[int, float]]:
+    """Rows and our value, by rows, of what was measured under names that begin and end so."""
     rows = [row for path in paths for row in json.loads(path.read_text()) if row["name"].startswith(begins) and row["name"].endswith(ends)]
     if not rows:
-        raise click.UsageError(
-            f"no row '{begins}… {ends}' in {', '.join(map(str, paths))}; run that part of bench/scale.py with --json first"
-        )
-    largest = max(rows, key=lambda row: int(row["name"].split(", ")[1].split()[0]))
-    return largest["ours"], largest["name"]
+        files = ", ".join(map(str, paths))
+        raise click.UsageError(f"no '{begins}…{ends}' in {files}; run that part of bench/scale.py with --json first")
+    return sorted((int(row["name"].split(", ")[1].split()[0]), row["ours"]) for row in rows)
 
 
 @click.command()
@@ -72,13 +69,15 @@ def sizes(
     results: tuple[Path, ...], sizes: tuple[int, ...], cores: int, core_hour: float, gpu_hour: float, train_core: float, train_gpu: float
 ) -> None:
     """What 10⁸ and 10⁹ rows take, from RESULTS of the other commands (--json)."""
-    rate, of = measured(results, "score, ", " 2 workers")
-    streamed, _ = measured(results, "stream, ", " rows")
-    held, prepared = measured(results, "prepare, ", "2 workers, peak memory")
-    a_row = held * 2**20 / int(prepared.split(", ")[1].split()[0])
+    scored, rate = measured(results, "score, ", " 2 workers")[-1]
+    _, streamed = measured(results, "stream, ", " rows")[-1]
+    (few, less), *_, (many, more) = measured(results, "prepare, ", "2 workers, peak memory")
+    a_row = (more - less) * 2**20 / (many - few)
     given, written = bytes_a_row()
     a_core = rate / 2
-    click.echo(f"{a_core:.0f} rows/s a core ({of}); read from shards {streamed:.0f} rows/s; {given:.0f} bytes a row in, {written:.0f} out")
+    click.echo(f"score: {a_core:.0f} rows/s a core, of {scored} rows; {given:.0f} bytes a row are read and {written:.0f} written")
+    click.echo(f"prepare: {a_row:.0f} bytes a row on the machine that drives, of {few} to {many} rows")
+    click.echo(f"train: {streamed:.0f} rows/s are read from shards; a core learns from {train_core:g} a second, a GPU from {train_gpu:g}")
     table: dict[str, list[float]] = {
         "score: core-hours": [n / a_core / 3600 for n in sizes],
         f"score: hours on {cores} cores": [n / a_core / cores / 3600 for n in sizes],
@@ -88,9 +87,9 @@ def sizes(
         "score: list of parts, MB": [-(-n // SAMPLE) * manifest_bytes() / 1e6 for n in sizes],
         f"score: S3 writes a second on {cores} cores (of {WRITES})": [a_core * cores / SAMPLE] * len(sizes),
         "prepare: memory of the driving machine, GB": [n * a_row / 1e9 for n in sizes],
-        f"train: hours an epoch, {cores} cores": [n / train_core / cores / 3600 for n in sizes],
+        "train: core-hours an epoch": [n / train_core / 3600 for n in sizes],
         "train: hours an epoch, one GPU": [n / train_gpu / 3600 for n in sizes],
-        "train: hours an epoch, eight GPUs": [n / train_gpu / 8 / 3600 for n in sizes],
+        "train: hours an epoch, eight GPUs, each as fast": [n / train_gpu / 8 / 3600 for n in sizes],
         f"train: cost of an epoch at {gpu_hour} a GPU-hour": [n / train_gpu / 3600 * gpu_hour for n in sizes],
         "train: shards of a million rows": [-(-n // 10**6) for n in sizes],
         "train: tokens to read, GB before compression": [n * TOKENS * 4 / 1e9 for n in sizes],
