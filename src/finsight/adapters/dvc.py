@@ -76,7 +76,7 @@ def share_cache(owner: Path, clone: Path) -> None:
 
     with Repo(str(owner)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
         local.update(repo.config.read("local"))  # with whole paths
-        local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local.path)}
+        local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local_cache_dir)}
 
 
 def combinations(overrides: Sequence[str]) -> list[tuple[str, ...]]:
