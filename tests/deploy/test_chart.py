@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from charts import (
     values,
     yaml,
 )
+from finsight.cli.models import score
 
 pytestmark = pytest.mark.long
 KUBERNETES = ("1.27", "1.37")  # the oldest that Chart.yaml admits, and the newest that the schemas are of
@@ -161,7 +163,7 @@ def test_each_case_has_what_it_is_of(cases: dict[str, dict[str, Any]]) -> None:
     assert worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     job = everything["CronJob/finsight-training"]["spec"]["jobTemplate"]
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
-    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["dvc repro && dvc push"]
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"][0].splitlines()[-1] == "dvc repro && dvc push"
     assert not [name for name in external if name.startswith(("StatefulSet", "HorizontalPodAutoscaler", "CronJob"))]
     assert external["Job/finsight-training-1"]
     assert external["ConfigMap/finsight-settings"]["data"]["MLFLOW_TRACKING_URI"] == "https://mlflow.desk.test"
@@ -189,8 +191,9 @@ def test_secrets_may_come_as_files(cases: dict[str, dict[str, Any]]) -> None:
     assert found["Deployment/finsight-worker"] == found["Deployment/finsight-api"] - {"FINSIGHT_API_KEY"}
 
 
-def test_authorities_count_wherever_something_is_asked_by_tls(cases: dict[str, dict[str, Any]]) -> None:
-    made = pods(manifests(cases["everything"]))
+@pytest.mark.parametrize("case", ["everything", "machines"])
+def test_authorities_count_wherever_something_is_asked_by_tls(cases: dict[str, dict[str, Any]], case: str) -> None:
+    made = pods(manifests(cases[case]))
     for owner, pod in made.items():
         for one in containers(pod):
             trusted = {each["name"] for each in one["env"] if each.get("value") == "/authorities/ca.crt"}
@@ -213,6 +216,24 @@ def test_whoever_fetches_from_s3_signs_for_its_region(cases: dict[str, dict[str,
                 regions[owner, one["name"]] = given.get("AWS_DEFAULT_REGION")
     assert len(regions) == 6
     assert set(regions.values()) == {"eu-central-1"}
+
+
+def test_a_command_may_have_several_lines(cases: dict[str, dict[str, Any]]) -> None:
+    commands = {"command": "dvc repro\ndvc push\n", "joinCommand": "dvc repro prepare\nfinsight join\n"}
+    for nodes in (1, 2):
+        made = named(manifests(helm({"training": {"enabled": True, "nodes": nodes, **commands}})))
+        (script,) = made["Job/finsight-training-1"]["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert {"dvc repro", "dvc push"} <= {line.strip() for line in script.splitlines()}
+        assert subprocess.run(["sh", "-n"], input=script, text=True, capture_output=True).stderr == ""
+
+
+def test_no_image_of_ours_comes_from_a_registry_that_is_a_strangers(cases: dict[str, dict[str, Any]]) -> None:
+    """An image without a registry is Docker Hub's, where anybody may take a name; those of the defaults nobody can have."""
+    for made in cases.values():
+        images = {one["image"] for pod in pods(manifests(made)).values() for one in containers(pod)}
+        hosts = {image.split("/")[0] for image in images}
+        assert hosts <= {"registry.example", "registry.desk.test", "docker.io"}
+        assert {image for image in images if image.startswith("docker.io/")} <= {"docker.io/library/redis:8.2.3-alpine"}
 
 
 def test_a_training_on_several_machines_is_an_indexed_job(cases: dict[str, dict[str, Any]]) -> None:
@@ -268,8 +289,12 @@ def test_a_scoring_is_a_ray_job(cases: dict[str, dict[str, Any]], tmp_path: Path
     (workers,) = cluster["workerGroupSpecs"]
     found = {"spec": set(spec), "cluster": set(cluster), "head": set(cluster["headGroupSpec"]), "workers": set(workers)}
     assert found == _RAY
-    bundle = "--bundle 'models:/finsight@champion'"
-    assert spec["entrypoint"] == f"finsight score s3://desk/headlines s3://desk/scores --engine ray --address auto {bundle} --text headline"
+    program, command, *words = shlex.split(spec["entrypoint"])
+    asked = score.make_context(command, words)  # as the real command takes it
+    assert (program, command) == ("finsight", "score")
+    given = {"source": "s3://desk/headlines", "target": "s3://desk/scores", "engine": "ray", "address": "auto", "text": "headline"}
+    assert given.items() <= asked.params.items()
+    assert str(asked.params["bundle"]) == "models:/finsight@champion"
     assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"] == 4
     (one,) = workers["template"]["spec"]["containers"]
     assert one["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -340,6 +365,9 @@ def test_helm_refuses_what_the_schema_does(above: dict[str, Any], said: str) -> 
 def test_notes_say_what_is_not_set(cases: dict[str, dict[str, Any]]) -> None:
     notes = {case: made["files"]["finsight/templates/NOTES.txt"] for case, made in cases.items()}
     assert "NOT SET: repository.url" in notes["defaults"]
+    unset = {case: re.findall(r"NOT SET: images\.(\w+)\.repository", text) for case, text in notes.items()}
+    assert unset["defaults"] == ["serving", "trainer", "mlflow"]
+    assert unset["machines"] == ["serving", "trainer", "ray", "mlflow"]
     assert "CLOSED: nothing may go to s3" in notes["defaults"]
     assert not re.search("NOT SET|CLOSED|SHARED", notes["everything"])
     assert "SHARED: without settings.FINSIGHT_TRUSTED_PROXIES" in notes["external"]

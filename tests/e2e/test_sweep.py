@@ -251,9 +251,33 @@ def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
     assert sorted(found) == ["GPU-aa11", "GPU-bb22"]
 
 
+def test_gpus_are_for_what_the_experiments_themselves_train_on(repo: Repository, tmp_path: Path) -> None:
+    driver = tmp_path / "bin/nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\necho '0, GPU-aa11'\n")
+    driver.chmod(0o755)
+    repo.env["PATH"] = f"{driver.parent}{os.pathsep}{repo.env['PATH']}"
+    said, _ = repo.sweep("-S", "train.seed=1", "-S", "train.device=cpu", "--workers", "2")
+    assert len(said) == 1
+
+
+def test_a_value_that_is_named_twice_is_one_experiment(repo: Repository) -> None:
+    said, _ = repo.sweep("-S", "train.seed=1,1", "--workers", "2")
+    assert len(said) == len(repo.began()) == 1
+
+
+def test_of_experiments_that_do_not_train_none_is_the_best(repo: Repository) -> None:
+    """Their report is the commit's."""
+    said, last = repo.sweep("-S", "train.seed=1,2", "prepare")
+    assert all(": recorded with train.seed " in line for line in said)
+    assert (len(said), last, repo.began()) == (2, said[-1], [])
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        (["-S", "train.seed=1", "evalute"], "error: evalute: Stage 'evalute' not found inside 'dvc.yaml' file; `dvc stage list` has"),
+        (["-S", "ingest.corpora=[starter],[phrasebank]"], "error: corpus phrasebank: data/external/phrasebank.dvc is not committed"),
         (["-S", "train.seed=1,two"], "error: with train.seed two: train.seed: got 'two'"),
         (["-S", "train.sead=1,2"], "error: with train.sead 1: -S train.sead=1: "),
         (["-S", "train.seed"], "error: -S: "),
@@ -261,7 +285,7 @@ def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_begins(made: Repository, options: list[str], line: str) -> None:
-    _, last = made.sweep(*options, code=1)
+    _, last = made.sweep(*options, code=3 if line.startswith("error: corpus") else 1)
     assert last.startswith(line)
     assert made.experiments() == {}
 

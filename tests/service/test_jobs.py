@@ -27,10 +27,11 @@ from finsight.adapters.job_process import plain_environment
 from finsight.adapters.jobs import RepositoryJobs
 from finsight.adapters.redis_queue import RedisQueue
 from finsight.domain.access import Principal
-from finsight.domain.jobs import Kind, Limits, Order
+from finsight.domain.jobs import Job, Kind, Limits, Order, State
 from finsight.params.overrides import hydra
 from finsight.service.access import Credentials
 from finsight.service.jobs import Jobs
+from finsight.service_ports import Ending
 from servers import free_port, wait_for
 
 pytestmark = pytest.mark.long
@@ -252,6 +253,16 @@ def test_experiments_that_start_at_once_do_not_take_each_others_parameters(small
     worker()
     found = {job: small.ended(job) for job in rates}
     assert {job: (done["metrics"]["lr"], done["attempt"]) for job, done in found.items()} == {job: (rate, 1) for job, rate in rates.items()}
+
+
+def test_a_run_that_leaves_no_experiment_of_its_name_is_tried_again(small: Small) -> None:
+    """Else the job would show what was committed, or staged, as its own."""
+    (small.root / "reports/train.json").write_text('{"lr": 0.5}')
+    small.git("add", "-A")
+    small.git("commit", "-qm", "a report")
+    job = Job("0" * 32, small.jobs.order(Kind.TRAIN, {}, "a", "of-a"), State.RUNNING, 1, 0.0)
+    outcome = small.jobs.work(job).found()
+    assert (outcome.ending, outcome.error) == (Ending.BROKEN, "`dvc exp run` ended well, and there is no experiment job-000000000000")
 
 
 @pytest.mark.long

@@ -253,6 +253,18 @@ def test_a_search_that_is_ended_takes_its_processes_with_it_and_goes_on(
     assert not list((project.root / "cache/training").glob("state-*.safetensors")) or any(t.state.name == "PRUNED" for t in trials)
 
 
+@pytest.mark.parametrize("options", [(), pytest.param(("--workers", "2"), marks=pytest.mark.long)])
+def test_trials_learn_from_the_shards_that_are_named(
+    ready: Project, copy_of: Callable[[Project], Project], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    project = copy_of(ready)
+    project.set(train__stream__shards=str(tmp_path / "none"))
+    with command(project, *options) as process:
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.strip().splitlines()[-1].startswith(f"error: {tmp_path}/none: holds no shards.json; ")
+
+
 @pytest.mark.long
 def test_each_trial_has_a_gpu_to_itself(ready: Project, copy_of: Callable[[Project], Project], tmp_path: Path) -> None:
     project = copy_of(ready)

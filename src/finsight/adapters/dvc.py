@@ -79,6 +79,23 @@ def share_cache(owner: Path, clone: Path) -> None:
         local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local_cache_dir)}
 
 
+def makes(root: Path, targets: Sequence[str], path: str) -> bool:
+    """Whether running up to these stages, or all where there are none, makes a file.
+
+    :raises ParamsError: when there is no such stage.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    wanted: Sequence[str | None] = targets or [None]
+    with Repo(str(root)) as repo:
+        try:
+            stages = [stage for target in wanted for stage in repo.stage.collect(target, with_deps=True)]
+        except DvcException as error:
+            raise ParamsError(f"{' '.join(targets)}: {' '.join(str(error).split())[:200]}; `dvc stage list` has the stages") from None
+        return any(Path(out.fs_path).resolve() == (root / path).resolve() for stage in stages for out in stage.outs)
+
+
 def combinations(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination of the values that overrides of parameters name, as ``dvc exp run --queue -S`` takes them.
 

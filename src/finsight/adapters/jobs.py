@@ -122,14 +122,19 @@ class RepositoryJobs:
             commands.append([*dvc, "exp", "push", self._remote, name])
 
         def found() -> Outcome:
-            return Outcome(Ending.SUCCEEDED, metrics=self._metrics(name, job.order.kind), experiment=name)
+            # Where several workers share a clone, a run that ends may take up another's entry of DVC's stash: then the other's command
+            # ends well without it, and the next attempt finds the experiment, or makes it.
+            commit = git.experiment(self._root, name)
+            if commit is None:
+                return Outcome(Ending.BROKEN, f"`dvc exp run` ended well, and there is no experiment {name}")
+            return Outcome(Ending.SUCCEEDED, metrics=self._metrics(commit, job.order.kind), experiment=name)
 
         self._clear(name)
         starting = self._root / ".dvc/tmp/finsight-starting"
         return Work(commands, self._root, plain_environment(), found, lambda: self._clear(name), self._seconds, starting)
 
-    def _metrics(self, experiment: str, kind: Kind) -> dict[str, float]:
-        text = git.show(self._root, git.experiment(self._root, experiment) or "", _REPORT.get(kind, "reports/metrics.json"))
+    def _metrics(self, commit: str, kind: Kind) -> dict[str, float]:
+        text = git.show(self._root, commit, _REPORT.get(kind, "reports/metrics.json"))
         content = json.loads(text) if text else {}
         return {key: value for key, value in content.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
 

@@ -43,7 +43,7 @@ def variants(overrides: Sequence[str], targets: Sequence[str], revision: str, pr
     :raises ParamsError: when an override is none.
     """
     found = []
-    for chosen in dvc.combinations(overrides):
+    for chosen in dict.fromkeys(dvc.combinations(overrides)):  # a value that is named twice is one
         digest = hashlib.sha256(json.dumps([revision, chosen, list(targets)]).encode()).hexdigest()
         found.append(Variant(f"{prefix}-{digest[:7]}", chosen))
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsight.bootstrap.pipeline import backbone, load_params, scratch, shards, teacher, tracker
+from finsight.bootstrap.pipeline import backbone, load_params, teacher, tracker
 from finsight.environment import cores
 from finsight.errors import ParamsError
 from finsight.params.file import Params
@@ -39,24 +39,22 @@ def tune(prepared: Path, study: Path, trials: int | None, stop: Callable[[], boo
         stack.enter_context(alone(study, "tune", "name another --study"))
         given = (prepared, params.labels, params.train, search, found, study)
         if workers == 1:
-            return tune(*given, lambda trial: trained(trial, prepared, params, found, master), lambda: tracker(params), click.echo, stop)
+            return tune(*given, lambda trial: _here(trial, prepared, params, found, master), lambda: tracker(params), click.echo, stop)
         threads = share_of_cores(workers, params.train.threads)
         bar = stack.enter_context(StatusLine())
         train = stack.enter_context(_several(params, prepared, workers, threads, gpus, bar))
         return tune(*given, train, lambda: tracker(params), bar.say, stop, workers, threads)
 
 
-def trained(trial: Trial, prepared: Path, params: Params, backbone: Backbone, master: Backbone | None) -> dict[str, Any]:
+def _here(trial: Trial, prepared: Path, params: Params, backbone: Backbone, master: Backbone | None) -> dict[str, Any]:
     """A trial in this process, with a bar of its own."""
     from finsight.adapters.live import Live
     from finsight.adapters.progress import ProgressBar
-    from finsight.pipeline.train import train
+    from finsight.bootstrap.trial import trained
 
-    files = (trial.folder / "checkpoint", trial.folder / "train.json", trial.folder / "curves.csv")
     with ProgressBar() as bar:
         observers: list[Observer] = [bar, Live(), *trial.observers]
-        given = (prepared, params.labels, trial.recipe, backbone, *files)
-        return train(*given, observers, scratch=scratch(), teacher=master, shards=shards(params), stop=trial.stop)
+        return trained(params, prepared, trial.recipe, trial.folder, backbone, master, observers, trial.stop)
 
 
 def shared_gpus(device: str, workers: int) -> list[str]:

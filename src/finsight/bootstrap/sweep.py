@@ -16,8 +16,8 @@ def sweep(overrides: Sequence[str], targets: Sequence[str], workers: int, prefix
     """Run an experiment for each combination of values, so many at once, and say how it goes; the name of the best on validation, empty
     where no experiment trained.
 
-    :raises ParamsError: when a combination can't be, before anything is started.
-    :raises GateError: when the tree has changes that are not committed.
+    :raises ParamsError: when a combination can't be, or a stage is none, before anything is started.
+    :raises GateError: when the tree has changes that are not committed, or lacks a corpus that a combination names.
     :raises FinsightError: when some failed.
     """
     from finsight.adapters import dvc, git
@@ -30,20 +30,23 @@ def sweep(overrides: Sequence[str], targets: Sequence[str], workers: int, prefix
         raise ParamsError(f"--name: got {prefix!r}, expected letters, digits and hyphens")
     root = project_root()
     text, revision = git.committed(root, "./params.yaml"), git.revision(root)
-    check_committed(root, parsed(text))
     wanted = variants(overrides, targets, revision, prefix)
+    devices = set()
     for variant in wanted:
         try:
-            parsed(dvc.with_overrides(text, variant.overrides))
+            params = parsed(dvc.with_overrides(text, variant.overrides))
         except ParamsError as error:
             raise ParamsError(f"with {values(variant.overrides)}: {error}") from None
-    device = parsed(text).train.device
-    gpus = shared_gpus(device, workers)
+        check_committed(root, params)
+        devices.add(params.train.device)
+    measured_there = dvc.makes(root, targets, REPORT)
+    gpus = shared_gpus("cpu" if devices == {"cpu"} else "auto", workers)
     found: dict[str, float] = {}
     with alone(root / COPIES, "sweep", "start it with more --workers"), StatusLine() as status:
 
         def ended(variant: Variant) -> None:
-            measured = metrics(root, variant.name, REPORT)
+            # What else has the report has that of the commit.
+            measured = metrics(root, variant.name, REPORT) if measured_there else {}
             if MEASURE in measured:
                 found[variant.name] = measured[MEASURE]
             told = f"macro-F1 {measured[MEASURE]:.4f} on validation" if MEASURE in measured else "recorded"

@@ -10,17 +10,19 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from finsight.bootstrap.pipeline import backbone, scratch, teacher
+from finsight.bootstrap.pipeline import backbone, scratch, shards, teacher
 from finsight.environment import quiet
 from finsight.errors import FinsightError
-from finsight.modeling.training import Progress
+from finsight.modeling.training import Observer, Progress
 from finsight.params.file import Params
 from finsight.params.train import TrainParams
 from finsight.pipeline.train import train
+from finsight.ports import Backbone
 
 EVERY = 0.5  # seconds between two steps that are told
 
@@ -72,6 +74,22 @@ class _Parent:
             raise _EndedError
 
 
+def trained(
+    params: Params,
+    prepared: Path,
+    recipe: TrainParams,
+    folder: Path,
+    backbone: Backbone,
+    master: Backbone | None,
+    observers: Sequence[Observer],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train a trial in this process; what it measured."""
+    files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
+    given = (prepared, params.labels, recipe, backbone, *files, observers)
+    return train(*given, scratch=scratch(), teacher=master, shards=shards(params), stop=stop)
+
+
 def main() -> None:
     """Train what is asked for until there is nobody to ask."""
     quiet()
@@ -84,10 +102,8 @@ def main() -> None:
     while True:
         asked = parent.heard()
         recipe, folder = TrainParams.model_validate_json(asked["trial"]), Path(asked["folder"])
-        files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
-        stop = parent.stopped.is_set
         try:
-            found = train(prepared, params.labels, recipe, chosen, *files, [parent.follow], scratch=scratch(), teacher=master, stop=stop)
+            found = trained(params, prepared, recipe, folder, chosen, master, [parent.follow], parent.stopped.is_set)
         except _EndedError:
             parent.say(ended=True)
         except (FinsightError, OSError) as error:

@@ -192,7 +192,8 @@ resources:
 {{- end }}
 
 {{/* Makes the clone, or brings one that was kept to the revision. A branch is the remote's. Git refuses a folder of another owner, as the
-     root of a volume is: so the clone lies below. Arguments: root, image, data (whether the corpora that DVC tracks are wanted too), several. */}}
+     root of a volume is: so the clone lies below. Arguments: root, image, data (whether the corpora that DVC tracks are wanted too), kept (whether
+     the volume outlives its pod), several. */}}
 {{- define "finsight.clone" -}}
 - name: clone
   {{- include "finsight.image" (dict "root" .root "image" .image) | nindent 2 }}
@@ -200,6 +201,10 @@ resources:
   command: [/bin/sh, -euc]
   args:
     - |
+      {{- if .kept }}
+      {{- include "finsight.alone" . | nindent 6 }}
+      rm -f finsight/.git/*.lock finsight/.dvc/tmp/rwlock # of a pod that was killed: nobody else is at work here
+      {{- end }}
       [ -d finsight/.git ] || git clone --no-checkout "$REPOSITORY" finsight
       cd finsight
       git remote set-url origin "$REPOSITORY"
@@ -244,6 +249,13 @@ resources:
     {{- if .root.Values.repository.credentials }}
     - {name: git, mountPath: /git, readOnly: true}
     {{- end }}
+{{- end }}
+
+{{/* Waits for a pod that still works in the same volume, as one of the release before does until its grace period is over. Whatever holds
+     the lock, its end releases it. */}}
+{{- define "finsight.alone" -}}
+exec 9> /work/lock
+flock -n 9 || { echo "waits for the training that ends" >&2; flock 9; }
 {{- end }}
 
 {{/* Volumes of a clone but /work. Arguments: root, cache, scratch, and for those that train sharedMemory. */}}
