@@ -81,7 +81,7 @@ def test_a_killed_worker_is_told_or_made_good(pool: WorkerPool, tmp_path: Path) 
 
 
 @pytest.mark.long
-def test_an_address_where_no_cluster_is_is_one_line() -> None:
+def test_an_address_where_no_cluster_is_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
         ray_pool("127.0.0.1:1").__enter__()
     with pytest.raises(ParamsError, match="^ray://127.0.0.1:1: give HOST:PORT or auto on a machine of the cluster;"):
@@ -90,3 +90,14 @@ def test_an_address_where_no_cluster_is_is_one_line() -> None:
         address = url.removeprefix("http://")
         with pytest.raises(UnreachableError, match=rf"^{address}: no Ray cluster that can be used [^\n]*$"):
             ray_pool(address).__enter__()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UnreachableError, match=r"^RAY_ADDRESS=127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
+        ray_pool().__enter__()
+
+
+@pytest.mark.long
+def test_a_cluster_that_can_t_be_started_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 100)))  # longer than a socket's path may be
+    with pytest.raises(UnreachableError, match=r"^Ray: none could be started here \([^\n]*\); see its logs, or leave the engine at local$"):
+        ray_pool(workers=1).__enter__()

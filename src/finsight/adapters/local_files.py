@@ -31,8 +31,14 @@ class LocalFiles:
 
     def files(self) -> dict[str, FileFacts]:
         """See :class:`finsight.ports.FileStore`."""
+        if not self.root.is_dir():
+            return {}
+
+        def refused(error: OSError) -> None:
+            raise error  # os.walk would leave out what it may not read
+
         found = {}
-        for folder, _, names in os.walk(self.root):
+        for folder, _, names in os.walk(self.root, onerror=refused):
             for name in names:
                 shown = Path(folder, name).relative_to(self.root).as_posix()
                 if about := self.facts(shown):
