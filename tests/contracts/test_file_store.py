@@ -10,7 +10,7 @@ import pytest
 from finsight.adapters.local_files import LocalFiles
 from finsight.adapters.s3_files import S3Files
 from finsight.errors import DataError, UnreachableError
-from finsight.ports import FileStore
+from finsight.shard_ports import FileStore
 
 
 def new_bucket(root: Path, name: str) -> str:

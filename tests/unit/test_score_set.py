@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from finsight.pipeline.predict import Model
 from finsight.pipeline.score import ROWS, Scored, added_names, score
 from finsight.pipeline.score_parts import MANIFEST, MadeOf, parquet_files
 from finsight.pipeline.score_set import score_set
-from finsight.ports import WorkerPool
+from finsight.shard_ports import WorkerPool
 
 ADDED = added_names(LABELS, ordered=True)
 
@@ -138,6 +139,11 @@ def test_long_texts_make_small_parts(work: Work, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(score_parts, "MOST_BYTES", 1)
     work.score()
     assert max(pq.read_metadata(path).num_rows for path in work.parts()) == ROWS
+
+
+def test_a_file_may_have_a_name_that_is_no_utf_8(work: Work) -> None:
+    (work.root / "in/deep/b.parquet").rename(work.root / "in" / os.fsdecode(b"\xff.parquet"))
+    assert (work.score().before, work.score().before) == (0, 5 * ROWS + 701)
 
 
 def test_a_killed_run_goes_on_with_what_is_left(work: Work) -> None:

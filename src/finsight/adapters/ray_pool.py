@@ -15,7 +15,7 @@ import numpy as np
 from finsight.adapters.network import no_answer
 from finsight.environment import cores, quiet
 from finsight.errors import FinsightError, ParamsError, UnreachableError
-from finsight.ports import Item, Result
+from finsight.shard_ports import Item, Result
 
 _STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go, and results of a few megabytes
 _RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try for ever
@@ -78,7 +78,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
 
 
 class RayPool:
-    """See :class:`finsight.ports.WorkerPool`.
+    """See :class:`finsight.shard_ports.WorkerPool`.
 
     :param workers: actors, of a core each.
     """
@@ -88,11 +88,11 @@ class RayPool:
 
     @property
     def cores(self) -> int:
-        """See :class:`finsight.ports.WorkerPool`."""
+        """See :class:`finsight.shard_ports.WorkerPool`."""
         return 1
 
     def run(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
-        """See :class:`finsight.ports.WorkerPool`."""
+        """See :class:`finsight.shard_ports.WorkerPool`."""
         import ray.data
 
         if not items:

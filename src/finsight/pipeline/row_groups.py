@@ -18,7 +18,7 @@ from finsight.errors import ArtifactError
 from finsight.pipeline.raw import readable
 
 if TYPE_CHECKING:
-    from finsight.ports import Item, Result
+    from finsight.shard_ports import Item, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def row_groups(path: Path) -> list[RowGroup]:
 
 
 class Run(Protocol):
-    """Who works: :func:`in_threads`, or the ``run`` of a :class:`finsight.ports.WorkerPool`."""
+    """Who works: :func:`in_threads`, or the ``run`` of a :class:`finsight.shard_ports.WorkerPool`."""
 
     def __call__(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
         """What ``make()`` returns for each item, in their order."""

@@ -15,7 +15,7 @@ from finsight.errors import DataError
 from finsight.files import PARTIAL, json_text
 from finsight.pipeline.scored_shards import writable
 from finsight.pipeline.shards import Footer, nulls, parquet_footer, texts
-from finsight.ports import FileFacts, FileStore
+from finsight.shard_ports import FileFacts, FileStore
 
 MANIFEST = "_finsight.json"
 MOST_ROWS, MOST_BYTES = 65_536, 2**27  # of a part, the latter in memory: what a worker holds, and what a kill loses
@@ -127,7 +127,7 @@ def _check(where: str, footer: Footer, column: str, added: Sequence[str]) -> Non
 def write_manifest(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> None:
     """Write which part lies in which file."""
     content = {**asdict(made_of), "rows": sum(part.rows for part in parts), "parts": [asdict(part) for part in parts]}
-    target.put(MANIFEST, json_text(content).encode())
+    target.put(MANIFEST, json_text(content).encode(errors="backslashreplace"))  # a file's name may be no UTF-8, and JSON can escape it
 
 
 def begin(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> list[Part]:

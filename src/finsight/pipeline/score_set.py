@@ -16,7 +16,7 @@ from finsight.pipeline.score import ROWS, Scored, predicted_columns
 from finsight.pipeline.score_parts import MadeOf, Part, begin, end, plan
 from finsight.pipeline.scored_shards import scored_table, writable
 from finsight.pipeline.shards import of_size, parquet_rows, texts
-from finsight.ports import FileFacts, FileStore, WorkerPool
+from finsight.shard_ports import FileFacts, FileStore, WorkerPool
 
 
 def score_set(
