@@ -113,6 +113,7 @@ def test_ctrl_c_is_the_parent_s_alone_even_while_workers_begin(tmp_path: Path) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(240)  # Ray by itself would try for a quarter of an hour
 def test_an_address_where_no_cluster_is_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
         ray_pool("127.0.0.1:1").__enter__()

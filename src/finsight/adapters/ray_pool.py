@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +68,28 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         raise UnreachableError(f"{named}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
     own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE} if address == "local" else {}
     try:
-        ray.init(address, **own, log_to_driver=False, logging_level=logging.CRITICAL)
+        with nullcontext() if own else _tried_once():
+            ray.init(address, **own, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # noqa: BLE001 - of any class: one that is slow to start is a bare Exception
         reason = " ".join(str(error).split())[:200]
         if own:
             raise UnreachableError(f"Ray: none could be started here ({reason}); see its logs, or leave the engine at local") from None
         line = f"{named}: no Ray cluster that can be used ({reason}); check the address, the versions, and RAY_AUTH_MODE"
         raise UnreachableError(line) from None
+
+
+@contextmanager
+def _tried_once() -> Iterator[None]:
+    """Where something else than a cluster answers, such as Ray's dashboard, a try takes most of a minute; Ray itself makes twenty."""
+    name = "RAY_gcs_server_port_wait_time_s"  # in spite of it, how many
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 class RayPool:
