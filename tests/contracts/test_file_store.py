@@ -1,7 +1,8 @@
 """Files of a folder and of a bucket keep to one contract; a real S3 server."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from finsight.adapters.local_files import LocalFiles
 from finsight.adapters.s3_files import S3Files
 from finsight.errors import DataError, UnreachableError
-from finsight.ports import FileStore
+from finsight.shard_ports import FileStore
 
 
 def new_bucket(root: Path, name: str) -> str:
@@ -54,6 +55,7 @@ def test_what_is_put_is_listed_and_read_from_anywhere_on(make: Callable[[str], F
 def test_a_file_is_read_in_parts(make: Callable[[str], FileStore]) -> None:
     store = make("place")
     store.put("a", b"0123456789")
+    assert store.read("a", 3, 0) == b""
     assert [store.read("a"), store.read("a", 3, 4), store.read("a", 8, 10), store.read("a", 10, 2)] == [b"0123456789", b"3456", b"89", b""]
     with pytest.raises(DataError, match="place/b: no such"):
         store.read("b")
@@ -98,6 +100,20 @@ def test_a_file_that_can_t_be_written_leaves_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="directory"):
         store.put("a", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_can_t_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LocalFiles(tmp_path).put("deep/a", b"content")
+    scandir = os.scandir
+
+    def refuses(path: str) -> Iterator[os.DirEntry[str]]:  # root, whom tests may run as, is refused nothing
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(PermissionError, match="deep"):
+        LocalFiles(tmp_path).files()
 
 
 def test_a_bucket_that_is_not_there_is_one_line(s3: tuple[str, Path], s3_credentials: None) -> None:

@@ -2,18 +2,23 @@
 
 import http.server
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 import pool_work
 from finsight.adapters.local_pool import LocalPool
 from finsight.adapters.ray_pool import ray_pool
 from finsight.errors import DataError, ParamsError, StoppedError, UnreachableError
-from finsight.ports import WorkerPool
+from finsight.shard_ports import WorkerPool
 from servers import serving
 
 pytestmark = [
@@ -80,8 +85,36 @@ def test_a_killed_worker_is_told_or_made_good(pool: WorkerPool, tmp_path: Path) 
     assert [square for square, _, _ in found] == [item * item for item in items]
 
 
+def test_ctrl_c_is_the_parent_s_alone_even_while_workers_begin(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import signal\n"
+        "from functools import partial\n"
+        "from pathlib import Path\n"
+        "import pool_work\n"
+        "from finsight.adapters.local_pool import LocalPool\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test that runs in the background ignores it
+        "    try:\n"
+        "        list(LocalPool(2).run(partial(pool_work.make, Path.cwd(), 1), [1, 2, 3]))\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped')\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, start_new_session=True, text=True, cwd=tmp_path, env=environment, **pipes) as process:
+        while not any("spawn_main" in " ".join(one.cmdline()) for one in psutil.Process(process.pid).children()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        time.sleep(0.3)  # Python has begun there, and we have not
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=120) == ("stopped\n", "")
+
+
 @pytest.mark.long
-def test_an_address_where_no_cluster_is_is_one_line() -> None:
+@pytest.mark.timeout(240)  # Ray by itself would try for a quarter of an hour
+def test_an_address_where_no_cluster_is_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreachableError, match=r"^127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
         ray_pool("127.0.0.1:1").__enter__()
     with pytest.raises(ParamsError, match="^ray://127.0.0.1:1: give HOST:PORT or auto on a machine of the cluster;"):
@@ -90,3 +123,14 @@ def test_an_address_where_no_cluster_is_is_one_line() -> None:
         address = url.removeprefix("http://")
         with pytest.raises(UnreachableError, match=rf"^{address}: no Ray cluster that can be used [^\n]*$"):
             ray_pool(address).__enter__()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UnreachableError, match=r"^RAY_ADDRESS=127.0.0.1:1: no Ray cluster there \(.*\); check the address[^\n]*$"):
+        ray_pool().__enter__()
+
+
+@pytest.mark.long
+def test_a_cluster_that_can_t_be_started_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 100)))  # longer than a socket's path may be
+    with pytest.raises(UnreachableError, match=r"^Ray: none could be started here \([^\n]*\); see its logs, or leave the engine at local$"):
+        ray_pool(workers=1).__enter__()

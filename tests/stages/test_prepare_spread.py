@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
@@ -24,7 +25,7 @@ from finsight.files import folder_digest, sha256
 from finsight.params.file import load_params
 from finsight.params.prepare import PrepareParams
 from finsight.pipeline.prepare import prepare
-from finsight.pipeline.row_groups import RowGroup, Run, in_threads
+from finsight.pipeline.row_groups import RowGroup, Run, in_threads, row_groups
 from finsight.ports import Backbone
 from raw_tables import raw_row, starter_table, write_raw
 
@@ -76,7 +77,15 @@ def test_another_process_writes_the_same(tiny_backbone: Path, in_folder: Path) -
 def test_a_machine_that_does_not_see_the_project_is_named(tmp_path: Path) -> None:
     line = rf"^{tmp_path}/gone/corpus\.parquet: no such file on \S+; every machine of a cluster has to see the project under the same path$"
     with pytest.raises(ArtifactError, match=line):
-        RowGroup(Path("corpus.parquet"), 0, tmp_path / "gone").read()
+        RowGroup(Path("corpus.parquet"), 0, 9, tmp_path / "gone").read()
+
+
+def test_a_machine_that_has_another_table_is_named(in_folder: Path) -> None:
+    write_tables(in_folder, starter_table(240), [], 50)
+    group = row_groups(Path("corpus.parquet"))[0]
+    write_tables(in_folder, starter_table(230), [], 50)
+    with pytest.raises(ArtifactError, match=rf"^{in_folder}/corpus\.parquet: is another table on \S+; every machine of a cluster [^\n]*$"):
+        group.read()
 
 
 def test_without_ray_the_line_says_what_to_install(make_project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +186,22 @@ def test_a_killed_worker_loses_nothing(tiny_backbone: Path, in_folder: Path, in_
         found = prepared(tiny_backbone, lambda make, items: pool.run(partial(pool_work.killed_once, make, in_folder), items), Path("there"))
     assert found == expected
     assert len(list(in_folder.glob("killed-*"))) == 2, "while it compared, and while it tokenised"
+
+
+class NotThere:
+    """What a node without a package can't unpickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("a_package_that_is_not_there",)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # likewise
+def test_a_node_without_the_package_is_named(in_workers: None) -> None:
+    line = r"^Ray: no worker could begin \([^\n]*a_package_that_is_not_there[^\n]*\); have the same finsight and Ray on every node$"
+    with pytest.raises(UnreachableError, match=line), ray_pool(workers=1) as pool:
+        list(pool.run(NotThere(), [1]))  # type: ignore[arg-type]
 
 
 @pytest.mark.long

@@ -367,3 +367,17 @@ def test_progress_knows_how_many_rows_there_are(tmp_path: Path) -> None:
     told: list[tuple[str, int, int | None]] = []
     score(write(tmp_path / "in.csv", 25), tmp_path / "out.jsonl", "text", model(), "d", lambda *what: told.append(what), rows=10)
     assert told == [("read", 10, None), ("read", 10, None), ("read", 5, None), ("scored", 10, 25), ("scored", 10, 25), ("scored", 5, 25)]
+
+
+def test_a_file_that_grows_while_it_is_scored_is_told(tmp_path: Path) -> None:
+    class Grows(Reads):
+        def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if not self.asked:
+                write(source, 60)
+            return super().logits(texts)
+
+    source = write(tmp_path / "in.jsonl", 50)
+    with pytest.raises(DataError, match=r"in.jsonl: has changed since this run began; run the command again$"):
+        score(source, tmp_path / "out.jsonl", "text", model(Grows()), "d")
+    assert not (tmp_path / "out.jsonl").exists()
+    assert score(source, tmp_path / "out.jsonl", "text", model(), "d").rows == 60

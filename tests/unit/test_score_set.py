@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,7 @@ from finsight.pipeline.predict import Model
 from finsight.pipeline.score import ROWS, Scored, added_names, score
 from finsight.pipeline.score_parts import MANIFEST, MadeOf, parquet_files
 from finsight.pipeline.score_set import score_set
+from finsight.shard_ports import WorkerPool
 
 ADDED = added_names(LABELS, ordered=True)
 
@@ -73,12 +76,19 @@ class Work:
         pq.write_table(table(0, 0), root / "in/empty.parquet")
         (root / "in/_notes.parquet").write_text("is none of ours")
 
-    def score(self, dies_after: int = 10**9, workers: int = 1, **changes: str) -> Scored:
+    def score(
+        self,
+        dies_after: int = 10**9,
+        workers: int = 1,
+        pool: WorkerPool | None = None,
+        opened: Callable[[], Model] | None = None,
+        **changes: str,
+    ) -> Scored:
         source = LocalFiles(self.root / "in")
         made_of = replace(MadeOf(source.place, "text", "d1", "onnx-fp32"), **changes)
-        opened = partial(model, self.log, dies_after)
+        opened = opened or partial(model, self.log, dies_after)
         self.log.unlink(missing_ok=True)
-        return score_set(source, parquet_files(source), self.out, made_of, ADDED, LocalPool(workers), opened)
+        return score_set(source, parquet_files(source), self.out, made_of, ADDED, pool or LocalPool(workers), opened)
 
     def parts(self) -> list[Path]:
         return sorted(self.out.root.glob("part-*.parquet"))
@@ -101,7 +111,7 @@ def test_rows_columns_and_values_are_those_of_one_file(work: Work, workers: int)
         score(work.root / "in" / name, work.root / "one.parquet", "text", model(work.root / "other"), "d")
         alone.append(pq.read_table(work.root / "one.parquet"))
     assert work.table().equals(pa.concat_tables(alone)), "to the last digit, in the same order"
-    assert [path.name for path in work.parts()] == [f"part-{i:08d}.parquet" for i in range(7)]
+    assert [path.name[:13] for path in work.parts()] == [f"part-{i:08d}" for i in range(7)]
     manifest = json.loads((work.out.root / MANIFEST).read_text())
     assert {name: manifest[name] for name in ("column", "bundle", "format", "rows")} == {
         "column": "text", "bundle": "d1", "format": "onnx-fp32", "rows": found.rows,
@@ -131,12 +141,17 @@ def test_long_texts_make_small_parts(work: Work, monkeypatch: pytest.MonkeyPatch
     assert max(pq.read_metadata(path).num_rows for path in work.parts()) == ROWS
 
 
+def test_a_file_may_have_a_name_that_is_no_utf_8(work: Work) -> None:
+    (work.root / "in/deep/b.parquet").rename(work.root / "in" / os.fsdecode(b"\xff.parquet"))
+    assert (work.score().before, work.score().before) == (0, 5 * ROWS + 701)
+
+
 def test_a_killed_run_goes_on_with_what_is_left(work: Work) -> None:
     with pytest.raises(KeyboardInterrupt):
         work.score(dies_after=2 * ROWS)
     before = {path: path.stat().st_mtime_ns for path in work.parts()}
     assert len(before) == 3, "the third asked one less, for want of texts"
-    (work.out.root / ".part-00000005.parquet.0123.partial").write_text("half")
+    (work.out.root / f".{work.parts()[0].name}.0123.partial").write_text("half")
     found = work.score(workers=2)
     assert (found.rows, found.before, found.without_text) == (5 * ROWS + 701, 3 * ROWS, 11)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what was done is not done again"
@@ -164,6 +179,58 @@ def test_scores_of_another_origin_are_not_gone_on_from(work: Work, name: str, va
     with pytest.raises(DataError, match=rf"out: holds scores of another {name} \(.*, not {value}\); name another place"):
         work.score(**{name: value})
     assert work.table().equals(before)
+
+
+def test_a_part_that_another_run_left_is_never_taken_for_finished(work: Work) -> None:
+    """Of two that begin at once in an empty place the manifest is the later one's, and parts are of both."""
+    with pytest.raises(KeyboardInterrupt):
+        work.score(dies_after=2 * ROWS, bundle="d2")
+    left, manifest = set(work.parts()), work.out.root / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"d2"', '"d1"'))
+    assert work.score().before == 0
+    assert asked(work.log) == 5 * ROWS + 701 - 11
+    assert not left & set(work.parts())
+
+
+class Meddled:
+    """A pool beside which something else happens before its last result."""
+
+    cores = 1
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self._meddle = meddle
+
+    def run(self, make: Callable[[], Callable[[Any], Any]], items: Sequence[Any]) -> Iterator[Any]:
+        *found, last = LocalPool(1).run(make, items)
+        yield from found
+        self._meddle()
+        yield last
+
+
+def test_what_is_not_there_at_the_end_is_told(work: Work) -> None:
+    """Of a worker that sees another folder under the path of ours, or of a second run."""
+    work.score()
+    part = work.parts()[2]
+    with pytest.raises(DataError, match=rf"^{part}: is not there as a worker wrote it; let one run write here, [^\n]*$"):
+        (work.root / "in/deep/b.parquet").touch()
+        work.score(pool=Meddled(part.unlink))
+    stranger = part.with_name("part-00000002-0123456789ab.parquet")
+    with pytest.raises(DataError, match=rf"^{stranger}: is of another run at the same time; let one run write here, [^\n]*$"):
+        work.score(pool=Meddled(lambda: stranger.write_bytes(b"other")))
+    assert work.score().before == 5 * ROWS + 701
+    assert len(work.parts()) == 7
+
+
+def test_a_file_that_is_replaced_while_it_is_scored_is_told(work: Work) -> None:
+    def replaced() -> Model:
+        pq.write_table(table(0, 5 * ROWS + 2), work.root / "in/a.parquet")
+        return model(work.log)
+
+    line = r"^[^\n]*in/a.parquet: on \S+ it is not the file that it was when this run began; run the command again$"
+    with pytest.raises(DataError, match=line):
+        work.score(opened=replaced)
+    assert work.parts() == []
+    assert work.score().rows == 5 * ROWS + 702
 
 
 def test_what_can_t_be_scored_is_said_before_anything_is_written(work: Work) -> None:

@@ -12,12 +12,12 @@ from typing import IO
 
 from finsight.errors import DataError
 from finsight.files import PARTIAL
-from finsight.ports import FileFacts
+from finsight.shard_ports import FileFacts
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """See :class:`finsight.ports.FileStore`.
+    """See :class:`finsight.shard_ports.FileStore`.
 
     :param root: absolute, since workers may stand elsewhere.
     """
@@ -26,13 +26,19 @@ class LocalFiles:
 
     @property
     def place(self) -> str:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         return str(self.root)
 
     def files(self) -> dict[str, FileFacts]:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
+        if not self.root.is_dir():
+            return {}
+
+        def refused(error: OSError) -> None:
+            raise error  # os.walk would leave out what it may not read
+
         found = {}
-        for folder, _, names in os.walk(self.root):
+        for folder, _, names in os.walk(self.root, onerror=refused):
             for name in names:
                 shown = Path(folder, name).relative_to(self.root).as_posix()
                 if about := self.facts(shown):
@@ -40,7 +46,7 @@ class LocalFiles:
         return found
 
     def facts(self, name: str) -> FileFacts | None:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         path = self.root / name
         if not path.is_file():
             return None
@@ -49,7 +55,7 @@ class LocalFiles:
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         path = self.root / name
         if not path.is_file():
             raise DataError(f"{path}: no such file")
@@ -57,13 +63,13 @@ class LocalFiles:
             yield file
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         with self.open(name) as file:
             file.seek(start)
             return file.read(-1 if size is None else size)
 
     def put(self, name: str, content: bytes) -> None:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own: a worker that was given up for lost may still write the same file.
@@ -78,5 +84,5 @@ class LocalFiles:
             partial.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         (self.root / name).unlink(missing_ok=True)

@@ -10,18 +10,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
 from finsight.environment import cores, quiet
 from finsight.errors import StoppedError
-from finsight.ports import Item, Result
+from finsight.shard_ports import Item, Result
 
 _AHEAD = 2  # items a worker that are handed out: one that it is at, one that waits
 
 
 class LocalPool:
-    """See :class:`finsight.ports.WorkerPool`.
+    """See :class:`finsight.shard_ports.WorkerPool`.
 
     :param workers: processes; with one, this process itself does all, on all its cores.
     """
@@ -31,11 +33,11 @@ class LocalPool:
 
     @property
     def cores(self) -> int:
-        """See :class:`finsight.ports.WorkerPool`."""
+        """See :class:`finsight.shard_ports.WorkerPool`."""
         return max(1, cores() // self._workers)
 
     def run(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
-        """See :class:`finsight.ports.WorkerPool`.
+        """See :class:`finsight.shard_ports.WorkerPool`.
 
         :raises StoppedError: when a worker was killed.
         """
@@ -47,10 +49,12 @@ class LocalPool:
         # Spawned: a fork would share the threads' locks of Arrow and of the runtimes.
         workers = min(self._workers, len(items))
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (make,))
+        resource_tracker.ensure_running()  # which, when it is started, lets Ctrl-C through again
         try:
             waiting: deque[Future[Result]] = deque()
             for item in items:
-                waiting.append(pool.submit(_work, item))
+                with _uninterrupted():
+                    waiting.append(pool.submit(_work, item))
                 if len(waiting) >= _AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -61,13 +65,24 @@ class LocalPool:
             pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block ends, and never reaches a process that begins in it: it goes to the whole terminal, and the parent ends
+    its workers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _made: list[Callable[[Any], Any]] = []  # in a worker: what it does
 _make: list[Callable[[], Callable[[Any], Any]]] = []
 
 
 def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
     quiet()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends its workers
     threading.Thread(target=_follow_parent, daemon=True).start()
     _make.append(make)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from finsight.adapters.network import no_answer
 from finsight.environment import cores, quiet
 from finsight.errors import FinsightError, ParamsError, UnreachableError
-from finsight.ports import Item, Result
+from finsight.shard_ports import Item, Result
 
 _STORE = 2**27  # bytes of shared memory of a cluster of our own, through which descriptions go, and results of a few megabytes
 _RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try for ever
@@ -30,7 +30,7 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
     :param workers: as many as the cluster has cores by default.
     :raises ParamsError: when the address is one for Ray's client.
     :raises FinsightError: when Ray is not installed.
-    :raises UnreachableError: when no cluster answers there, or it is lost while the block runs.
+    :raises UnreachableError: when no cluster answers there, none can be started, or it is lost while the block runs.
     """
     quiet()
     # It says of each pool of actors that they might not come back, since a part of them is kept in shared memory; Ray Data keeps it there.
@@ -38,46 +38,62 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
     try:
         import ray
         import ray.data
-        from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+        from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
     except ImportError:
         raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave the engine at local") from None
-    address = address or os.environ.get("RAY_ADDRESS") or None
     _connect(ray, address, workers)
     try:
         yield RayPool(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
     except RayError as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        what = f"{type(error).__name__}: {reason}"
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            raise UnreachableError(f"Ray: no worker could begin ({reason}); have the same finsight and Ray on every node") from None
         if isinstance(error, ActorDiedError | ActorUnavailableError):
             what = f"a worker died {_RETRIES + 1} times at the same item, perhaps for want of memory"
-            raise UnreachableError(f"Ray: {what}; the same command goes on with what is left") from None
-        reason = str(error).strip().splitlines()[-1][:200]
-        raise UnreachableError(f"Ray: {type(error).__name__}: {reason}; the same command goes on with what is left") from None
+        raise UnreachableError(f"Ray: {what}; the same command goes on with what is left") from None
     finally:
         ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
-    """:raises UnreachableError: when no cluster answers."""
-    if address and address.startswith("ray://"):
+    """:raises UnreachableError: when no cluster answers, or none can be started."""
+    known = os.environ.get("RAY_ADDRESS")
+    named = address or f"RAY_ADDRESS={known}"
+    address = address or known or "local"
+    if address.startswith("ray://"):
         # Ray Data is not made for Ray's client, whose driver is a process elsewhere that the files have to be reached from, too.
-        raise ParamsError(f"{address}: give HOST:PORT or auto on a machine of the cluster; `ray job submit` brings the command there")
-    if address not in (None, "auto", "local") and (why := no_answer(f"http://{address}")):
-        raise UnreachableError(f"{address}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
-    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address in (None, "local"):
-        own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE}
-        ray.init("local", **own, **quietly)
-        return
+        raise ParamsError(f"{named}: give HOST:PORT or auto on a machine of the cluster; `ray job submit` brings the command there")
+    if address not in ("auto", "local") and (why := no_answer(f"http://{address}")):
+        raise UnreachableError(f"{named}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
+    own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE} if address == "local" else {}
     try:
-        ray.init(address, **quietly)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        with nullcontext() if own else _tried_once():
+            ray.init(address, **own, log_to_driver=False, logging_level=logging.CRITICAL)
+    except Exception as error:  # noqa: BLE001 - of any class: one that is slow to start is a bare Exception
         reason = " ".join(str(error).split())[:200]
-        raise UnreachableError(
-            f"{address}: no Ray cluster that can be used ({reason}); check the address, the versions, and RAY_AUTH_MODE"
-        ) from None
+        if own:
+            raise UnreachableError(f"Ray: none could be started here ({reason}); see its logs, or leave the engine at local") from None
+        line = f"{named}: no Ray cluster that can be used ({reason}); check the address, the versions, and RAY_AUTH_MODE"
+        raise UnreachableError(line) from None
+
+
+@contextmanager
+def _tried_once() -> Iterator[None]:
+    """Where something else than a cluster answers, such as Ray's dashboard, a try takes most of a minute; Ray itself makes twenty."""
+    name = "RAY_gcs_server_port_wait_time_s"  # in spite of it, how many
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 class RayPool:
-    """See :class:`finsight.ports.WorkerPool`.
+    """See :class:`finsight.shard_ports.WorkerPool`.
 
     :param workers: actors, of a core each.
     """
@@ -87,11 +103,11 @@ class RayPool:
 
     @property
     def cores(self) -> int:
-        """See :class:`finsight.ports.WorkerPool`."""
+        """See :class:`finsight.shard_ports.WorkerPool`."""
         return 1
 
     def run(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
-        """See :class:`finsight.ports.WorkerPool`."""
+        """See :class:`finsight.shard_ports.WorkerPool`."""
         import ray.data
 
         if not items:
@@ -99,7 +115,7 @@ class RayPool:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it tells each error with its whole stack before it is raised
         # A block an item: Ray hands out blocks. One at a time, so that none waits for a worker while another has nothing to do.
         given = ray.data.from_items([{"item": _Box(item)} for item in items], override_num_blocks=len(items))
         actors = ray.data.ActorPoolStrategy(size=min(self._workers, len(items)), max_tasks_in_flight_per_actor=1)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from finsight.adapters.buckets import TRIES, bucket_errors, make_client
 from finsight.errors import DataError
-from finsight.ports import FileFacts
+from finsight.shard_ports import FileFacts
 
 _BUFFER = 2**20  # bytes that a small read fetches at once
 _MISSING = ("404", "NoSuchKey", "NotFound")
@@ -20,7 +20,7 @@ _MISSING = ("404", "NoSuchKey", "NotFound")
 
 @dataclass(frozen=True, slots=True)
 class S3Files:
-    """See :class:`finsight.ports.FileStore`. An object is there with its last byte, or not at all.
+    """See :class:`finsight.shard_ports.FileStore`. An object is there with its last byte, or not at all.
 
     :param uri: ``s3://bucket/prefix``.
     :param endpoint: of the server; None for AWS.
@@ -31,7 +31,7 @@ class S3Files:
 
     @property
     def place(self) -> str:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         return self.uri.rstrip("/")
 
     @property
@@ -44,7 +44,7 @@ class S3Files:
         return f"{key}/" if key else ""
 
     def files(self) -> dict[str, FileFacts]:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         found = {}
         with self._client() as client:
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
@@ -55,13 +55,13 @@ class S3Files:
         return found
 
     def facts(self, name: str) -> FileFacts | None:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         about = self._head(name)
         return None if about is None else _facts(about["ContentLength"], about)
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         about = self._head(name)
         if about is None:
             raise DataError(f"{self.place}/{name}: no such object")
@@ -70,9 +70,11 @@ class S3Files:
             yield file
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         from botocore.exceptions import ClientError
 
+        if size == 0:  # there is no range of nothing
+            return b""
         wanted = f"bytes={start}-{'' if size is None else start + size - 1}"
         with self._client() as client:
             try:
@@ -101,12 +103,12 @@ class S3Files:
             yield _shared(self.endpoint)
 
     def put(self, name: str, content: bytes) -> None:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         with self._client() as client:
             client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content)
 
     def remove(self, name: str) -> None:
-        """See :class:`finsight.ports.FileStore`."""
+        """See :class:`finsight.shard_ports.FileStore`."""
         with self._client() as client:
             client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
 

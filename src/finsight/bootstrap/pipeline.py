@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from finsight.pipeline.export import Runtimes
     from finsight.pipeline.row_groups import Run
     from finsight.pipeline.tracking import Tracked
-    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, FileStore, ModelRegistry
+    from finsight.ports import Backbone, Classifier, CorpusReader, ExperimentTracker, ModelRegistry
+    from finsight.shard_ports import FileStore
 
 
 def load_params() -> Params:

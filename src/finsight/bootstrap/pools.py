@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from finsight.ports import WorkerPool
+from finsight.shard_ports import WorkerPool
 
 
 @contextmanager

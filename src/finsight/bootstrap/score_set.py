@@ -16,7 +16,7 @@ from finsight.pipeline import score_set as use_case
 from finsight.pipeline.predict import Model
 from finsight.pipeline.score import Scored, added_names
 from finsight.pipeline.score_parts import MadeOf, parquet_files
-from finsight.ports import FileFacts, FileStore
+from finsight.shard_ports import FileFacts, FileStore
 
 _S3, _PARQUET = "s3://", ".parquet"
 

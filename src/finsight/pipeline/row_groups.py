@@ -18,28 +18,31 @@ from finsight.errors import ArtifactError
 from finsight.pipeline.raw import readable
 
 if TYPE_CHECKING:
-    from finsight.ports import Item, Result
+    from finsight.shard_ports import Item, Result
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     """One row group of a Parquet file, as a process on another machine can find it.
 
+    :param size: of the file in bytes: a machine may have a table of its own at the same path.
     :param root: folder that a relative path starts from.
     """
 
     path: Path
     number: int
+    size: int
     root: Path = field(default_factory=Path.cwd)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Its rows.
 
-        :raises ArtifactError: when the file is damaged, or is not to be seen from here.
+        :raises ArtifactError: when the file is damaged, is not to be seen from here, or is another one.
         """
-        if not (here := self.root / self.path).is_file():
-            machine = socket.gethostname()
-            raise ArtifactError(f"{here}: no such file on {machine}; every machine of a cluster has to see the project under the same path")
+        here = self.root / self.path
+        if not here.is_file() or here.stat().st_size != self.size:
+            what = f"{'is another table' if here.is_file() else 'no such file'} on {socket.gethostname()}"
+            raise ArtifactError(f"{here}: {what}; every machine of a cluster has to see the project under the same path")
         with readable(self.path):
             return pq.ParquetFile(here).read_row_group(self.number, columns)
 
@@ -50,11 +53,11 @@ def row_groups(path: Path) -> list[RowGroup]:
     :raises ArtifactError: when it is missing or damaged.
     """
     with readable(path):
-        return [RowGroup(path, number) for number in range(pq.read_metadata(path).num_row_groups)]
+        return [RowGroup(path, number, path.stat().st_size) for number in range(pq.read_metadata(path).num_row_groups)]
 
 
 class Run(Protocol):
-    """Who works: :func:`in_threads`, or the ``run`` of a :class:`finsight.ports.WorkerPool`."""
+    """Who works: :func:`in_threads`, or the ``run`` of a :class:`finsight.shard_ports.WorkerPool`."""
 
     def __call__(self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]) -> Iterator[Result]:
         """What ``make()`` returns for each item, in their order."""

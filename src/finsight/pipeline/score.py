@@ -55,7 +55,8 @@ def score(
 
     :param digest: of the bundle; shards of another one are not gone on from.
     :param progress: is told what is done with how many more rows, and of how many in all where that is known.
-    :raises DataError: when a file can't be read, lacks the column, has one that would be added, or can't be written as ``target``.
+    :raises DataError: when a file can't be read, lacks the column, has one that would be added, changes meanwhile, or can't be written as
+        ``target``.
     """
     if target.suffix not in WRITTEN:
         raise DataError(f"{target}: can't write {target.suffix or 'a file without a suffix'}; give one of {', '.join(WRITTEN)}")
@@ -70,7 +71,7 @@ def score(
     about = source.stat()
     made_of = {"source": str(source.resolve()), "bytes": about.st_size, "modified": about.st_mtime_ns, "column": column}
     written: list[Path] = []
-    before = 0
+    count = before = 0
     with shard_folder(parts, {**made_of, "bundle": digest, "rows": rows}), closing(read_shards(source, rows)) as shards:
         for number, shard in enumerate(shards):
             part = parts / f"{number:08d}{target.suffix}"
@@ -80,7 +81,11 @@ def score(
                 with atomic_file(part) as partial:
                     write_shard(partial, source, shard, predicted_columns(texts(source, shard, column), model), seen.schema, columns)
             written.append(part)
+            count += len(shard)
             progress("scored", len(shard), seen.rows)
+        now = source.stat()
+        if (count, now.st_size, now.st_mtime_ns) != (seen.rows, about.st_size, about.st_mtime_ns):
+            raise DataError(f"{source}: has changed since this run began; run the command again")
         with atomic_file(target) as partial:
             join_shards(written, partial, parquet, [*columns, *added] if columns is not None else ())
     return Scored(seen.rows, before, seen.without_text)

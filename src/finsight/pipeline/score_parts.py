@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -10,21 +12,24 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from finsight.errors import DataError
-from finsight.files import json_text
+from finsight.files import PARTIAL, json_text
 from finsight.pipeline.scored_shards import writable
 from finsight.pipeline.shards import Footer, nulls, parquet_footer, texts
-from finsight.ports import FileFacts, FileStore
+from finsight.shard_ports import FileFacts, FileStore
 
 MANIFEST = "_finsight.json"
 MOST_ROWS, MOST_BYTES = 65_536, 2**27  # of a part, the latter in memory: what a worker holds, and what a kill loses
 PARTS = 64  # that a small data set has at least: enough for all workers to end at about the same time
 _AT_ONCE = 16  # requests to the store
+_PART = re.compile(r"part-\d{8,}-[0-9a-f]{12}\.parquet")
+_HALF = re.compile(rf"\.({_PART.pattern}|{re.escape(MANIFEST)})\.[0-9a-f]+{re.escape(PARTIAL)}")  # what a kill left of a file
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """Rows of one file, and the file that they are written to.
 
+    :param name: tells the part from all others, see :func:`_named`: what has it is the part, finished, whoever wrote it.
     :param source: the file, of ``size`` bytes and last ``changed`` so many nanoseconds after 1970.
     :param first: number of the first row in it.
     :param bytes: that were written, and rows ``without_text`` among them; None until it is finished.
@@ -38,10 +43,6 @@ class Part:
     rows: int
     bytes: int | None = None
     without_text: int | None = None
-
-    def same(self, other: Part | None) -> bool:
-        """Whether it is of the same rows, finished or not."""
-        return other is not None and replace(self, bytes=None, without_text=None) == replace(other, bytes=None, without_text=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def parquet_files(source: FileStore) -> dict[str, FileFacts]:
 
 
 def plan(
-    source: FileStore, files: Mapping[str, FileFacts], column: str, added: Sequence[str], unit: int, looked: Callable[[int], None]
+    source: FileStore, files: Mapping[str, FileFacts], made_of: MadeOf, added: Sequence[str], unit: int, looked: Callable[[int], None]
 ) -> list[Part]:
     """Divide files into parts, in the order of ``files``; no part has rows of two files.
 
@@ -84,7 +85,7 @@ def plan(
         where = f"{source.place}/{name}"
         with source.open(name) as binary:
             found = parquet_footer(where, binary)
-        _check(where, found, column, added)
+        _check(where, found, made_of.column, added)
         return found
 
     footers: list[Footer] = []
@@ -96,8 +97,14 @@ def plan(
     parts: list[Part] = []
     for (name, about), found in zip(files.items(), footers, strict=True):
         for first, rows in _ranges(found, total, unit):
-            parts.append(Part(f"part-{len(parts):08d}.parquet", name, about.size, about.changed, first, rows))
+            parts.append(_named(len(parts), Part("", name, about.size, about.changed, first, rows), made_of))
     return parts
+
+
+def _named(number: int, part: Part, made_of: MadeOf) -> Part:
+    """The part with its place among all, and a digest of what it comes from: what is left of another run is never taken for it."""
+    origin = json.dumps([asdict(made_of), asdict(part)])
+    return replace(part, name=f"part-{number:08d}-{hashlib.sha256(origin.encode()).hexdigest()[:12]}.parquet")
 
 
 def _ranges(footer: Footer, total: int, unit: int) -> Iterator[tuple[int, int]]:
@@ -118,9 +125,9 @@ def _check(where: str, footer: Footer, column: str, added: Sequence[str]) -> Non
 
 
 def write_manifest(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> None:
-    """Write which part lies in which file. A file that is there under the name of a part is that part, finished: each comes whole."""
+    """Write which part lies in which file."""
     content = {**asdict(made_of), "rows": sum(part.rows for part in parts), "parts": [asdict(part) for part in parts]}
-    target.put(MANIFEST, json_text(content).encode())
+    target.put(MANIFEST, json_text(content).encode(errors="backslashreplace"))  # a file's name may be no UTF-8, and JSON can escape it
 
 
 def begin(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> list[Part]:
@@ -129,18 +136,15 @@ def begin(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> list[Par
     :raises DataError: when it holds something else, or the scores of another data set, column or bundle.
     """
     there = target.files()
-    before: dict[str, Part] = {}
     if MANIFEST in there:
-        earlier, before = _read_manifest(target)
-        for name, old in asdict(earlier).items():
+        for name, old in asdict(_read_manifest(target)).items():
             if old != (new := asdict(made_of)[name]):
                 raise DataError(f"{target.place}: holds scores of another {name} ({old}, not {new}); name another place")
     elif strangers := [name for name in there if not name.startswith(".")]:
         raise DataError(f"{target.place}: holds files that no `finsight score` wrote, such as {min(strangers)[:60]}; name an empty place")
-    finished = [part for part in parts if part.same(before.get(part.name)) and part.name in there]
-    kept = {MANIFEST, *(part.name for part in finished)}
-    for name in there:
-        if name not in kept and (name in before or name.startswith((".part-", f".{MANIFEST}."))):  # with a dot: what a kill left of a file
+    finished = [part for part in parts if part.name in there]
+    for name in there.keys() - {part.name for part in finished}:
+        if _PART.fullmatch(name) or _HALF.fullmatch(name):
             target.remove(name)
     write_manifest(target, made_of, parts)
 
@@ -154,12 +158,22 @@ def begin(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> list[Par
         return list(pool.map(counted, finished))
 
 
-def _read_manifest(target: FileStore) -> tuple[MadeOf, dict[str, Part]]:
+def _read_manifest(target: FileStore) -> MadeOf:
     try:
-        with target.open(MANIFEST) as file:
-            content: dict[str, Any] = json.loads(file.read())
-        made_of = MadeOf(**{name: str(content[name]) for name in MadeOf.__slots__})
-        parts = [Part(**part) for part in content["parts"]]
+        content: dict[str, Any] = json.loads(target.read(MANIFEST))
+        return MadeOf(**{name: str(content[name]) for name in MadeOf.__slots__})
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{target.place}/{MANIFEST}: not what `finsight score` writes; name another place") from None
-    return made_of, {part.name: part for part in parts}
+
+
+def end(target: FileStore, made_of: MadeOf, parts: Sequence[Part]) -> None:
+    """See that all parts, and no others, are where they belong, and complete the manifest.
+
+    :raises DataError: when one is not: a worker that sees another folder under that path, or a second run, has put it there.
+    """
+    there = {name: about.size for name, about in target.files().items() if _PART.fullmatch(name)}
+    if wrong := there.items() ^ {(part.name, part.bytes) for part in parts}:
+        name = min(name for name, _ in wrong)
+        what = "is of another run at the same time" if name not in {part.name for part in parts} else "is not there as a worker wrote it"
+        raise DataError(f"{target.place}/{name}: {what}; let one run write here, to what all workers see under this path, and run it again")
+    write_manifest(target, made_of, parts)

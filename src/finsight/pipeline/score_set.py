@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from socket import gethostname
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +13,10 @@ import pyarrow.parquet as pq
 from finsight.errors import DataError
 from finsight.pipeline.predict import Model
 from finsight.pipeline.score import ROWS, Scored, predicted_columns
-from finsight.pipeline.score_parts import MadeOf, Part, begin, plan, write_manifest
+from finsight.pipeline.score_parts import MadeOf, Part, begin, end, plan
 from finsight.pipeline.scored_shards import scored_table, writable
 from finsight.pipeline.shards import of_size, parquet_rows, texts
-from finsight.ports import FileFacts, FileStore, WorkerPool
+from finsight.shard_ports import FileFacts, FileStore, WorkerPool
 
 
 def score_set(
@@ -36,9 +37,9 @@ def score_set(
     :param files: of ``source``, see :func:`finsight.pipeline.score_parts.parquet_files`.
     :param added: columns that the model adds.
     :param open_model: picklable; each worker calls it once.
-    :raises DataError: when a file can't be read or lacks the column, or ``target`` holds something else.
+    :raises DataError: when a file can't be read or lacks the column, one changes meanwhile, or ``target`` holds something else.
     """
-    parts = plan(source, files, made_of.column, added, ROWS, lambda rows: progress("looked at", rows, None))
+    parts = plan(source, files, made_of, added, ROWS, lambda rows: progress("looked at", rows, None))
     total = sum(part.rows for part in parts)
     if not total:
         raise DataError(f"{source.place}: no rows")
@@ -51,7 +52,7 @@ def score_set(
         done[part.name] = part
         progress("scored", part.rows, total)
     finished = [done[part.name] for part in parts]
-    write_manifest(target, made_of, finished)
+    end(target, made_of, finished)
     return Scored(total, before, sum(part.without_text or 0 for part in finished))
 
 
@@ -79,8 +80,8 @@ class ScoreParts:
                 asked = texts(where, table, self.column)
                 without += asked.count(None)
                 tables.append(scored_table(where, table, predicted_columns(asked, model), writable(where, table.schema)))
-        if sum(len(table) for table in tables) != part.rows:
-            raise DataError(f"{where}: has changed since this run began; run the command again")
+        if self.source.facts(part.source) != FileFacts(part.size, part.changed):
+            raise DataError(f"{where}: on {gethostname()} it is not the file that it was when this run began; run the command again")
         written = BytesIO()
         pq.write_table(pa.concat_tables(tables), written)
         self.target.put(part.name, written.getvalue())

@@ -25,7 +25,7 @@ from finsight.pipeline.prepared_rows import PIECE, Piece, PreparedRows, token_ro
 from finsight.pipeline.tables import BACKBONE
 
 if TYPE_CHECKING:
-    from finsight.ports import FileStore
+    from finsight.shard_ports import FileStore
 
 INDEX, VERSION = "shards.json", 1
 _NAME = re.compile(r"train-\d+\.arrow")

@@ -32,7 +32,8 @@ from finsight.pipeline.tables import BACKBONE, TOKENIZER, UNLABELLED, read_rows,
 from finsight.pipeline.training_data import training_data
 
 if TYPE_CHECKING:
-    from finsight.ports import Backbone, FileStore
+    from finsight.ports import Backbone
+    from finsight.shard_ports import FileStore
 
 
 def train(

@@ -21,7 +21,8 @@ from finsight.pipeline.tables import TOKENIZER, read_rows
 from finsight.pipeline.token_shards import Shards
 
 if TYPE_CHECKING:
-    from finsight.ports import Backbone, FileStore
+    from finsight.ports import Backbone
+    from finsight.shard_ports import FileStore
 
 
 def training_data(
