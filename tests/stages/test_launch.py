@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import Project
+from conftest import REPO, Project
 from finsight.errors import ParamsError
 from finsight.params.file import load_params, on_this_machine
 from finsight.pipeline.train import divided
@@ -287,8 +288,48 @@ def test_sigterm_ends_two_processes_with_one_line(prepared: Project, copy_of: Ca
     assert len(states(project)) == 1
 
 
+# One of two processes fails and takes a moment to end, as one that closes its run in a tracker does; the other waits for its part.
+ONE_FAILS = """
+import click, time, torch
+from finsight.command import edge
+from finsight.errors import ParamsError
+from finsight.modeling.distributed import add_up, joined
+from finsight.params.file import load_params
+
+@click.command()
+@edge
+def main():
+    try:
+        with joined("cpu", load_params().train.launch) as world:
+            if world.rank == 1:
+                raise ParamsError("train.batch_tokens: 1024 tokens a batch do not fit")
+            add_up(world, [torch.ones(1)])
+    except ParamsError:
+        time.sleep(1)
+        raise
+
+main()
+"""
+
+
 @pytest.mark.long
-def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+def test_a_process_that_knows_what_is_wrong_is_heard_before_those_that_lose_it(tmp_path: Path) -> None:
+    script = tmp_path / "one_fails.py"
+    script.write_text(ONE_FAILS)
+    shutil.copyfile(REPO / "params.yaml", tmp_path / "params.yaml")
+    start = (
+        "import sys; from finsight.adapters.torchrun import relaunched; from finsight.params.file import load_params;"
+        "recipe = load_params().train.launch.model_copy(update={'processes': 2});"
+        "relaunched(recipe, [sys.argv[1]], lambda said: print(said, file=sys.stderr))"
+    )
+    found = subprocess.run([sys.executable, "-c", start, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "restart" not in found.stderr
+    assert found.stderr.count("error: train.batch_tokens: 1024 tokens a batch do not fit") == 1
+
+
+@pytest.mark.long
+def test_an_error_in_both_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     """It would be there again: nothing is started again for it."""
     project = copy_of(prepared)
     project.set(train__launch__processes=2, train__lr=1e30, train__max_grad_norm=1e30)

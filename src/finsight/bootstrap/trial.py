@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from finsight.bootstrap.pipeline import backbone, scratch, teacher
+from finsight.bootstrap.pipeline import backbone, scratch, shards, teacher
 from finsight.environment import quiet
 from finsight.errors import FinsightError
 from finsight.modeling.training import Progress
@@ -80,14 +80,15 @@ def main() -> None:
     parent = _Parent(sys.stdin, says)
     first = parent.heard()
     params, prepared = Params.model_validate_json(first["params"]), Path(first["prepared"])
-    chosen, master = backbone(params), teacher(params)
+    chosen, master, streamed = backbone(params), teacher(params), shards(params)
     while True:
         asked = parent.heard()
         recipe, folder = TrainParams.model_validate_json(asked["trial"]), Path(asked["folder"])
         files = (folder / "checkpoint", folder / "train.json", folder / "curves.csv")
         stop = parent.stopped.is_set
         try:
-            found = train(prepared, params.labels, recipe, chosen, *files, [parent.follow], scratch=scratch(), teacher=master, stop=stop)
+            given = (prepared, params.labels, recipe, chosen, *files, [parent.follow])
+            found = train(*given, scratch=scratch(), teacher=master, shards=streamed, stop=stop)
         except _EndedError:
             parent.say(ended=True)
         except (FinsightError, OSError) as error:
