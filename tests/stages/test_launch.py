@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from conftest import REPO, Project
+from finsight.cli.join import join
 from finsight.errors import ParamsError
 from finsight.params.file import load_params, on_this_machine
 from finsight.pipeline.train import divided
@@ -156,6 +158,21 @@ def test_a_launch_of_this_machine_that_can_not_be_is_refused(said: dict[str, str
         on_this_machine(load_params().train, said)
     found = on_this_machine(load_params().train, {"nodes": "2", "node_rank": "1", "rendezvous": "first:29500", "sharded": "true"})
     assert (found.launch.nodes, found.launch.node_rank, found.launch.sharded) == (2, 1, True)
+
+
+def test_who_joins_is_a_further_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would else train by itself, and write outputs that DVC knows nothing of."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(REPO / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda _, command: became.append(command))
+    refused = CliRunner().invoke(join)
+    assert (refused.exit_code, became) == (1, [])
+    assert refused.stderr.startswith("error: train.launch: this is the first machine, on which `dvc repro` trains; on a further")
+    monkeypatch.setenv("FINSIGHT_LAUNCH", launch(nodes=2, node_rank=1, rendezvous="gpu-1.example:29500"))
+    assert CliRunner().invoke(join).exit_code == 0
+    assert became[0][:2] == ["stages/run", "train"]
 
 
 @pytest.mark.long
