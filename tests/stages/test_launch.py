@@ -6,15 +6,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from conftest import Project
+from conftest import REPO, Project
+from finsight.cli.join import join
 from finsight.errors import ParamsError
 from finsight.params.file import load_params, on_this_machine
 from finsight.pipeline.train import divided
@@ -157,6 +160,21 @@ def test_a_launch_of_this_machine_that_can_not_be_is_refused(said: dict[str, str
     assert (found.launch.nodes, found.launch.node_rank, found.launch.sharded) == (2, 1, True)
 
 
+def test_who_joins_is_a_further_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would else train by itself, and write outputs that DVC knows nothing of."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(REPO / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda _, command: became.append(command))
+    refused = CliRunner().invoke(join)
+    assert (refused.exit_code, became) == (1, [])
+    assert refused.stderr.startswith("error: train.launch: this is the first machine, on which `dvc repro` trains; on a further")
+    monkeypatch.setenv("FINSIGHT_LAUNCH", launch(nodes=2, node_rank=1, rendezvous="gpu-1.example:29500"))
+    assert CliRunner().invoke(join).exit_code == 0
+    assert became[0][:2] == ["stages/run", "train"]
+
+
 @pytest.mark.long
 def test_two_processes_do_what_one_does(alone: Project, together: Project) -> None:
     assert_alike(together, alone)
@@ -287,8 +305,48 @@ def test_sigterm_ends_two_processes_with_one_line(prepared: Project, copy_of: Ca
     assert len(states(project)) == 1
 
 
+# One of two processes fails and takes a moment to end, as one that closes its run in a tracker does; the other waits for its part.
+ONE_FAILS = """
+import click, time, torch
+from finsight.command import edge
+from finsight.errors import ParamsError
+from finsight.modeling.distributed import add_up, joined
+from finsight.params.file import load_params
+
+@click.command()
+@edge
+def main():
+    try:
+        with joined("cpu", load_params().train.launch) as world:
+            if world.rank == 1:
+                raise ParamsError("train.batch_tokens: 1024 tokens a batch do not fit")
+            add_up(world, [torch.ones(1)])
+    except ParamsError:
+        time.sleep(1)
+        raise
+
+main()
+"""
+
+
 @pytest.mark.long
-def test_an_error_in_one_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
+def test_a_process_that_knows_what_is_wrong_is_heard_before_those_that_lose_it(tmp_path: Path) -> None:
+    script = tmp_path / "one_fails.py"
+    script.write_text(ONE_FAILS)
+    shutil.copyfile(REPO / "params.yaml", tmp_path / "params.yaml")
+    start = (
+        "import sys; from finsight.adapters.torchrun import relaunched; from finsight.params.file import load_params;"
+        "recipe = load_params().train.launch.model_copy(update={'processes': 2});"
+        "relaunched(recipe, [sys.argv[1]], lambda said: print(said, file=sys.stderr))"
+    )
+    found = subprocess.run([sys.executable, "-c", start, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "restart" not in found.stderr
+    assert found.stderr.count("error: train.batch_tokens: 1024 tokens a batch do not fit") == 1
+
+
+@pytest.mark.long
+def test_an_error_in_both_of_two_processes_is_one_line(prepared: Project, copy_of: Callable[[Project], Project]) -> None:
     """It would be there again: nothing is started again for it."""
     project = copy_of(prepared)
     project.set(train__launch__processes=2, train__lr=1e30, train__max_grad_norm=1e30)

@@ -68,12 +68,12 @@ def test_a_run_that_is_killed_between_shards_goes_on_to_the_same_weights(
     assert steps(project)[0] >= at > 1, "it did not begin anew"
 
 
-def test_two_processes_do_what_one_does_with_twice_the_accumulation(sharded: Project, copy_of: Callable[[Project], Project]) -> None:
+def test_two_processes_do_what_one_does_with_a_stream(sharded: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(sharded)
     project.set(train__accumulation=2)
     trained(project)
     alone = project.json("train.json")
-    project.set(train__accumulation=1, train__launch__processes=2)
+    project.set(train__launch__processes=2)
     trained(project)
     together = project.json("train.json")
     assert (alone["processes"], together["processes"]) == (1, 2)

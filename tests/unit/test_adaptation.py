@@ -21,6 +21,7 @@ from finsight.modeling.backbone import load_masked, load_model
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import deterministic
 from finsight.modeling.distributed import ALONE
+from finsight.modeling.epochs import Batch
 from finsight.modeling.training import Progress, fit
 from finsight.pipeline.adaptation import adapt, check
 from finsight.pipeline.fitting import Fitter
@@ -70,10 +71,11 @@ def test_of_the_chosen_words_most_are_masked_and_some_stay_or_change(tiny_backbo
 def test_each_familys_loss_is_the_one_transformers_computes_and_its_encoder_becomes_a_classifiers(family: Path) -> None:
     torch.manual_seed(0)
     model = load_masked(family, dropout=0.0)
-    passes = MaskedWords(model, data_of(texts(8)), recipe_of(), HARDWARE, False, masks=MASKS)
-    passes.begin(0, np.arange(2))
+    data = data_of(texts(8))
+    passes = MaskedWords(model, data, recipe_of(), HARDWARE, False, masks=MASKS)
+    passes.begin(0, Batch(data, np.arange(2)))
     torch.manual_seed(7)
-    passes.add(np.arange(8), 1.0, 1.0)
+    passes.add(Batch(data, np.arange(8)), 1.0, 1.0)
     tokens = torch.from_numpy(np.stack(texts(8))).long()
     torch.manual_seed(7)
     shown, chosen = passes.masked(tokens)

@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from conftest import shipped_params
+from finsight import bootstrap
 from finsight.errors import ParamsError
 from finsight.params.file import flatten, load_params
 
@@ -179,3 +180,11 @@ def test_every_key_of_the_shipped_file_is_commented() -> None:
 def test_a_label_map_is_one_value_for_a_tracker(tmp_path: Path) -> None:
     path = changed(tmp_path, "corpora.starter.label_map", {"Very (good)!": "positive"})
     assert flatten(load_params(path))["corpora.starter.label_map"] == "{'Very (good)!': 'positive'}"
+
+
+@pytest.mark.parametrize(("key", "value"), [("train.adapt.epochs", 1), ("train.teacher", "mpnet")])
+def test_texts_that_are_read_count_among_what_is_licensed(tmp_path: Path, key: str, value: Any) -> None:
+    params = load_params(changed(tmp_path, key, value))
+    read = params.model_copy(update={"ingest": params.ingest.model_copy(update={"unlabelled": ["phrasebank"]})})
+    assert bootstrap.licences(read)["corpus phrasebank"] == params.corpora["phrasebank"].license
+    assert "corpus phrasebank" not in bootstrap.licences(load_params(changed(tmp_path, "train.epochs", 1)))

@@ -1,7 +1,9 @@
 """A stream of training rows: every row once an epoch, an epoch that goes on anywhere, a killed run that ends in the same bytes."""
 
 import contextlib
+import dataclasses
 import threading
+from collections.abc import Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from ruamel.yaml import YAML
 
 from conftest import LABELS, shipped_params
 from finsight.adapters.local_files import LocalFiles
+from finsight.adapters.progress import ProgressBar
 from finsight.errors import ArtifactError, DataError
 from finsight.files import write_json
 from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic
 from finsight.modeling.epochs import BEGIN, Step
+from finsight.modeling.optimisation import average
 from finsight.modeling.resume import Keeper
 from finsight.modeling.stream import Stream, Streamed
 from finsight.modeling.training import Fitted, Progress, fit
@@ -95,6 +99,13 @@ def test_every_row_comes_once_an_epoch_in_an_order_of_its_own(a_step: int) -> No
     assert order.in_all(len(first) + len(second), 1, 300) == len(first) + len(second)
 
 
+def test_rows_longer_than_a_batch_are_batches_of_their_own_in_the_estimate_too() -> None:
+    stream = dataclasses.replace(toy_stream(), tokens=300 * 20, longest=20)
+    order = Streamed(stream, recipe_of(batch_tokens=8), 2, lambda lengths: lengths)
+    assert order.rows_a_step(0) == 2
+    assert order.schedule(0, 1, 300) == (300, 300)
+
+
 @pytest.mark.parametrize("a_step", [1, 3])
 def test_an_epoch_goes_on_from_any_step_and_reads_nothing_twice(a_step: int) -> None:
     asked: list[int] = []
@@ -152,6 +163,31 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_backbone: Path, tmp_path:
     assert (seen[0].step, seen[0].rows) == next((p.step, p.rows) for p in steps if p.step == at)
     assert resumed == whole
     assert fitted == expected
+
+
+def test_swa_of_a_stream_is_the_mean_over_its_last_rows(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[torch.Tensor] = []
+
+    def seen(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], share: float) -> None:
+        written.append(weights[0].clone())
+        average(averages, weights, share)
+
+    monkeypatch.setattr("finsight.modeling.training.average", seen)
+    kept, _, steps = run(tiny_backbone, epochs=1, swa=0.5)
+    ends = np.array([p.rows for p in steps if not p.metrics])
+    a_step = order_of(toy_stream()).rows_a_step(0)
+    begin = round(300 / a_step / 2) * a_step
+    rows = torch.tensor(np.diff(np.maximum(ends, begin), prepend=begin)).float()
+    assert len(written) > 300 / a_step, "padding makes more steps than were counted on"
+    mean = (torch.stack(written) * (rows / rows.sum())[:, None, None]).sum(0)
+    torch.testing.assert_close(torch.frombuffer(bytearray(kept[: mean.nbytes]), dtype=torch.float32).view_as(mean), mean)
+
+
+def test_the_bar_follows_the_estimate_of_a_streams_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar() as bar:
+        for step, steps in ((1, 90), (25, 52), (50, 50)):
+            bar(Progress(1, 1, step, steps, 6 * step, 0.5, {}))
+    assert "50/50" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ class ProgressBar:
             shown: dict[str, Any] = {"unit": "step", "desc": progress.name or "train", "dynamic_ncols": True, "mininterval": EVERY}
             bar = self._bar = tqdm(total=progress.steps, initial=first, **shown)
             self._name = progress.name
+        bar.total = progress.steps  # of a stream an estimate, which gets better
         bar.set_postfix(epoch=f"{progress.epoch}/{progress.epochs}", loss=f"{progress.loss:.3f}", refresh=False)
         bar.update(progress.step - bar.n)
         if m := progress.metrics:

@@ -72,11 +72,11 @@ def backbone(params: Params, name: str | None = None) -> Backbone:
 
 
 def licences(params: Params) -> dict[str, str]:
-    """The licence of whatever a model learns from beside its backbone: corpora, and with a teacher that and the texts that it labels."""
-    found = {f"corpus {name}": params.corpora[name].license for name in params.ingest.corpora}
+    """The licence of whatever a model learns from beside its backbone: corpora (also those of texts that are only read), and a teacher."""
+    read = params.ingest.unlabelled if params.train.teacher or params.train.adapt.epochs else []
+    found = {f"corpus {name}": params.corpora[name].license for name in (*params.ingest.corpora, *read)}
     if name := params.train.teacher:
         known = params.backbones.get(name)
-        found |= {f"corpus {text}": params.corpora[text].license for text in params.ingest.unlabelled}
         found["teacher"] = known.license if known else "unknown"
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from finsight.command import edge
+from finsight.errors import ParamsError
 
 
 @click.command()
@@ -19,7 +20,13 @@ def join() -> None:
     FINSIGHT_LAUNCH (or train.launch) says which machine this is, and where the first one waits. It needs the same commit and
     prepared data: `dvc repro prepare` before.
     """
+    from finsight import bootstrap
     from finsight.params.file import load_yaml
 
+    if not bootstrap.recipe(bootstrap.load_params()).launch.node_rank:
+        raise ParamsError(
+            "train.launch: this is the first machine, on which `dvc repro` trains; on a further one "
+            "set FINSIGHT_LAUNCH=nodes=2,node_rank=1,rendezvous=HOST:PORT of the first"
+        )
     command = shlex.split(load_yaml(Path("dvc.yaml"))["stages"]["train"]["cmd"])
     os.execvp(command[0], command)  # noqa: S606 - signals, output and exit status are the stage's own

@@ -70,15 +70,15 @@ def joined(device: str, launch: LaunchParams) -> Iterator[World]:
             raise RuntimeError(f"{dist.get_world_size()} processes met, {os.environ['WORLD_SIZE']} were started")
         first = launch.node_rank == 0 and local_rank == 0
         yield World(dist.get_rank(), dist.get_world_size(), local_rank, launch.sharded, first)
+        # Only where all is well. One that fails keeps its connections until it ends, so that it ends before those that lose it by that, and
+        # the launcher hears the reason first; NCCL would wait here for the others, which wait for this one.
+        dist.destroy_process_group()
     except RuntimeError as error:
-        # Gloo's are plain: "[…/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:31245".
+        # Gloo's are plain: "[…/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:31245. This is typically caused by …".
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        said = str(error).partition("\n")[0].rpartition("] ")[2] if "[" in str(error) else str(error).partition("\n")[0]
+        said = str(error).partition("\n")[0].rpartition("] ")[2].partition(". ")[0]
         raise LostError(f"train: another process is gone ({said[:200]}); the same command goes on from the last state") from None
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def _end_with_the_launcher() -> None:

@@ -81,8 +81,10 @@ def frozen_at(recipe: TrainParams, epoch: int) -> int:
     return max(0, recipe.frozen_layers - (epoch // recipe.unfreeze_every if recipe.unfreeze_every else 0))
 
 
-def weight_of_last(step: float, steps: float, recipe: TrainParams) -> float:
+def weight_of_last(step: float, steps: float, recipe: TrainParams, size: float = 1.0) -> float:
     """What the weights after a step (from 1) weigh in the average that they join: 1 keeps the last weights alone.
+
+    :param size: of the step, in steps of mean size: in an equal mean of a stream's weights a row counts like any other.
 
     ``ema`` is the average's decay; early on that is (1 + n) / (10 + n), so that a short run does not average over its random start
     (TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``). With ``swa`` it is the mean of all weights in the last ``swa`` of the
@@ -90,7 +92,7 @@ def weight_of_last(step: float, steps: float, recipe: TrainParams) -> float:
     norms have no statistics to be computed anew.
     """
     if recipe.swa:
-        return 1 / max(1, step - round((1 - recipe.swa) * steps))
+        return size / max(size, step - round((1 - recipe.swa) * steps))
     return 1 - min(recipe.ema, (1 + step) / (10 + step))
 
 

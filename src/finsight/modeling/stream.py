@@ -89,7 +89,7 @@ class Streamed:
     def __init__(self, stream: Stream, recipe: TrainParams, a_step: int, widths: Widths) -> None:
         self._stream, self._recipe, self._a_step, self._widths = stream, recipe, a_step, widths
         self.rows = len(stream)
-        fitting = recipe.batch_tokens / (stream.tokens / self.rows)  # rows of mean length in a batch
+        fitting = max(1.0, recipe.batch_tokens / (stream.tokens / self.rows))  # rows of mean length in a batch
         sizes = [stream.sizes[pieces].sum() for pieces in stream.blocks(recipe.seed, 0)]
         steps = np.ceil(sum(np.ceil(size / fitting) for size in sizes) / a_step)
         self._rows_a_step = float(self.rows / steps)

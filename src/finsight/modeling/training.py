@@ -205,7 +205,8 @@ class _Run:
             with pushed_weights(learning, self.recipe.awp):
                 self._descend(epoch, step)
             self.gradients.total.copy_(total)
-        share = share_of_peak(*self.order.schedule(self.step, epoch, self.done), self.recipe.schedule, self.recipe.warmup_ratio)
+        before, whole_way = self.order.schedule(self.step, epoch, self.done)
+        share = share_of_peak(before, whole_way, self.recipe.schedule, self.recipe.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
         self.gradients.scaler.unscale_(self.optimizer)
@@ -215,9 +216,8 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=not self.gradients.replayed)
         self.step, self.place, self.done = self.step + 1, step.place, step.rows
         moving = [(local(a), local(w.detach())) for a, w in zip(self.averages, self.weights, strict=True) if w.requires_grad]
-        average(
-            [a for a, _ in moving], [w for _, w in moving], weight_of_last(*self.order.schedule(self.step, epoch, self.done), self.recipe)
-        )
+        now, _ = self.order.schedule(self.step, epoch, self.done)
+        average([a for a, _ in moving], [w for _, w in moving], weight_of_last(now, whole_way, self.recipe, now - before))
 
     def _report(self, epoch: int, observers: Sequence[Observer]) -> None:
         """Tell the observers the loss so far."""

@@ -26,8 +26,8 @@ ALLOWED: Mapping[Kind, tuple[str, ...]] = {
     Kind.TUNE: ("tune.trials",),
 }
 """Kind of job → sections and keys that it may set: what shapes a model, and no path, no address, no name in the registry."""
-# Within those: addresses and processes; regular expressions, which can take for ever.
-_NEVER = ("train.launch", "evaluate.slices")
+# Within those: addresses, processes, how much memory is used; regular expressions, which can take for ever.
+_NEVER = ("train.launch", "train.stream", "prepare.engine", "prepare.workers", "evaluate.slices")
 _NAMES = ("train.backbone", "train.teacher")  # which may be folders and URLs in params.yaml; a job takes one that is under `backbones`
 
 

@@ -170,7 +170,9 @@ def fresh(folder: Path, labels: Sequence[str], recipe: TrainParams, device: torc
 def key(*parts: object) -> str:
     """A digest of what a result depends on: these, the code that it comes from, the libraries, and how many threads add up."""
     house = Path(__file__).parents[1]
-    others = (house / "domain/metrics.py", house / "pipeline/distillation.py", Path(__file__))
+    # Of rows that are held the targets are asked for themselves; those of a stream follow from code.
+    named = ("domain/labels", "domain/metrics", "pipeline/distillation", "pipeline/prepared_rows", "pipeline/training_data")
+    others = (*(house / f"{name}.py" for name in named), Path(__file__))
     code = [sha256(path) for path in (*sorted((house / "modeling").glob("*.py")), *others)]
     made_with = (torch.__version__, transformers.__version__, torch.get_num_threads())
     return hashlib.sha256(repr((parts, code, made_with)).encode()).hexdigest()[:24]

@@ -98,7 +98,7 @@ def train(
             **_measured(fitted, used, hardware),
             **(_plain(found.metrics) if found else {}),
             "rows": len(data) if isinstance(data, Stream) else len(data.train),
-            **({"stream": {"of": str(shards or prepared), "sha256": data.digest}} if isinstance(data, Stream) else {}),
+            **({"stream": {"of": params.stream.shards or str(prepared), "sha256": data.digest}} if isinstance(data, Stream) else {}),
             "processes": world.size,
             "seconds": round(seconds, 1),
             "rows_per_second": round((fitted.rows + (found.rows if found else 0)) / seconds, 1),

@@ -198,7 +198,8 @@ class _Search:
 def _check(params: TrainParams, search: TuneParams) -> None:
     if params.launch.processes * params.launch.nodes > 1:
         raise ParamsError("params.yaml: train.launch: `finsight tune` trains in one process; set processes and nodes to 1")
-    allowed = sorted(TrainParams.model_fields.keys() - {"backbone", "teacher", "launch", "distillation", "prune", "seed", "save_every"})
+    others = {"backbone", "teacher", "launch", "distillation", "prune", "adapt", "stream", "seed", "save_every"}
+    allowed = sorted(TrainParams.model_fields.keys() - others)
     for name, values in search.space.items():
         if name not in allowed:
             raise ParamsError(f"params.yaml: tune.space.{name}: no key of train that can be searched; allowed: {', '.join(allowed)}")
