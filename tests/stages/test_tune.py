@@ -120,17 +120,6 @@ def test_a_search_that_is_stopped_goes_on_and_names_the_best(ready: Project, cop
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_trials_learn_from_the_shards_that_are_named(ready: Project, copy_of: Callable[[Project], Project], workers: str) -> None:
-    project = copy_of(ready)
-    project.set(train__stream__shards="data/none")
-    with command(project, "--trials", "1", "--workers", workers) as process:
-        _, err = process.communicate()
-    assert process.returncode == 1
-    assert "data/none: holds no shards.json" in err
-
-
-@pytest.mark.long
 def test_sigterm_ends_a_search_with_one_line_and_the_trial_goes_on(ready: Project, copy_of: Callable[[Project], Project]) -> None:
     project = copy_of(ready)
     project.set(tune__space={**SPACE, "epochs": {"choices": [200, 201]}})
