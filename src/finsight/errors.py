@@ -2,14 +2,14 @@
 
 FinsightError
 ├── ParamsError        params.yaml or the environment says something that can't be
-├── DataError          a corpus or a table is missing, malformed or unfit
-├── ArtifactError      a backbone, checkpoint or bundle is missing, damaged or not what its digest says
 ├── GateError          a result is outside the limits that params.yaml sets
 │   └── UndecidedError all that is lacking is test rows to tell
 ├── UnreachableError   a server does not answer or fails
 │   └── RefusedError   it answers, and refuses who we are
-└── StoppedError       a signal ended a training, which can go on
-    └── LostError      another process of it is gone
+├── StoppedError       a signal ended a training, which can go on
+│   └── LostError      another process of it is gone
+├── DataError          a corpus or a table is missing, malformed or unfit
+└── ArtifactError      a backbone, checkpoint or bundle is missing, damaged or not what its digest says
 """
 
 from __future__ import annotations
