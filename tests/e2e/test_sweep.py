@@ -234,12 +234,17 @@ def test_a_sweep_that_is_ended_leaves_nothing_and_goes_on(repo: Repository, how:
     assert not list((repo.root / ".dvc/tmp/finsight-sweep").iterdir())
 
 
-def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
-    driver = tmp_path / "bin/nvidia-smi"
+def with_gpus(repo: Repository, folder: Path, *names: str) -> None:
+    """Let the driver know of these GPUs."""
+    driver = folder / "bin/nvidia-smi"
     driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\necho '0, GPU-aa11'\necho '1, GPU-bb22'\n")
+    driver.write_text("#!/bin/sh\n" + "".join(f"echo '{number}, {name}'\n" for number, name in enumerate(names)))
     driver.chmod(0o755)
     repo.env["PATH"] = f"{driver.parent}{os.pathsep}{repo.env['PATH']}"
+
+
+def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
+    with_gpus(repo, tmp_path, "GPU-aa11", "GPU-bb22")
     _, refused = repo.sweep("-S", "train.seed=1,2,3", "--workers", "3", code=1)
     assert refused.startswith("error: --workers: got 3, and there are 2 GPUs here")
     with repo.start("-S", "train.seed=7,8", "--workers", "2") as process:
@@ -252,11 +257,7 @@ def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
 
 
 def test_gpus_are_for_what_the_experiments_themselves_train_on(repo: Repository, tmp_path: Path) -> None:
-    driver = tmp_path / "bin/nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\necho '0, GPU-aa11'\n")
-    driver.chmod(0o755)
-    repo.env["PATH"] = f"{driver.parent}{os.pathsep}{repo.env['PATH']}"
+    with_gpus(repo, tmp_path, "GPU-aa11")
     said, _ = repo.sweep("-S", "train.seed=1", "-S", "train.device=cpu", "--workers", "2")
     assert len(said) == 1
 
