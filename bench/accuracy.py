@@ -74,6 +74,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "distilled from mpnet (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"variants": 3}},
     "distilled from 3 mpnets (7 of 13 levels frozen)": TAUGHT | {"distillation": HALF | {"seeds": 3}},
     "distilled from 3 mpnets (7 of 13 levels frozen), 3 variants": TAUGHT | {"distillation": HALF | {"seeds": 3, "variants": 3}},
+    "distilled from one mpnet, 8 epochs of 512-token batches": LONG | TAUGHT | {"epochs": 8, "r_drop": 0.0, "distillation": {"seed": 42}},
     "2 of 6 layers dropped": {"prune": {"layers": 2}},
     "half the heads": {"prune": {"heads": 0.5}},
     "half the feed-forward width": {"prune": {"feed_forward": 0.5}},

@@ -73,9 +73,8 @@ def command_reference() -> str:
         usage = f"{name} {' '.join(command.collect_usage_pieces(context))}"
         out += ["", f"## {name}", "", *inspect.cleandoc(command.help or "").replace("\b\n", "").splitlines(), "", "```text", usage, "```"]
         records = [record for param in command.get_params(context) if (record := param.get_help_record(context))]
-        if rows := [
-            f"| `{cell(names)}` | {cell(text)} |" for names, text in records if text and not names.startswith(("--debug", "--help"))
-        ]:
+        everywhere = ("--debug", "--help", "-h, --help")
+        if rows := [f"| `{cell(names)}` | {cell(text)} |" for names, text in records if text and not names.startswith(everywhere)]:
             out += ["", "| option | |", "|---|---|", *rows]
     return "\n".join(out) + "\n"
 

@@ -33,6 +33,16 @@ def make(folder: Path, seconds: float = 0.05) -> Callable[[int], Found]:
     return work
 
 
+def gpu() -> Callable[[int], str]:
+    """Tells the GPUs that its process may use."""
+
+    def work(_: int) -> str:
+        time.sleep(0.5)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    return work
+
+
 def not_ready() -> Callable[[int], Found]:
     raise DataError("bundle: no such folder; name another")
 

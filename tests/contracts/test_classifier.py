@@ -11,6 +11,7 @@ import pytest
 
 from conftest import LABELS, Project, starter_rows
 from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
+from finsight.adapters.onnx_graph import opened
 from finsight.adapters.torch_classifier import TorchClassifier
 from finsight.bundle import read_bundle
 from finsight.domain.metrics import softmax
@@ -80,6 +81,19 @@ def test_the_fp32_graph_is_the_checkpoint(finished: Project) -> None:
 def test_an_unknown_format_is_refused_by_name(finished: Project) -> None:
     with pytest.raises(ArtifactError, match="no format 'onnx-fp64'; the bundle has onnx-fp32, onnx-int8"):
         BundleClassifier(finished.root / "models/bundle", "onnx-fp64")
+
+
+@pytest.mark.skipif(runs_here("cuda-fp32"), reason="this host computes it")
+def test_a_gpu_s_format_waits_in_the_bundle_for_a_host_that_has_one(everything: Project) -> None:
+    bundle = everything.root / "models/bundle"
+    graphs = read_bundle(bundle).graphs
+    assert (graphs["cuda-fp32"], graphs["cuda-fp16"]) == (graphs["onnx-fp32"], graphs["onnx-fp16"])
+    with pytest.raises(ArtifactError, match="cuda-fp32 can't be computed here, for want of its runtime"):
+        BundleClassifier(bundle, "cuda-fp32")
+    # Where the wheel for GPUs is installed and CUDA is not, ONNX Runtime would go on, on the processor.
+    with warnings.catch_warnings(), pytest.raises(ArtifactError, match=r"can't begin CUDAExecutionProvider here; see that CUDA"):
+        warnings.simplefilter("ignore")
+        opened(bundle / graphs["cuda-fp32"], 1, "CUDAExecutionProvider")
 
 
 def test_many_texts_on_any_number_of_cores_are_those_of_one(finished: Project) -> None:

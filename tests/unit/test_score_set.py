@@ -22,8 +22,9 @@ from conftest import LABELS
 from finsight.adapters.local_files import LocalFiles
 from finsight.adapters.local_pool import LocalPool
 from finsight.bootstrap import score_set as data_set
+from finsight.bootstrap.pools import worker_pool
 from finsight.cli import main
-from finsight.errors import ArtifactError, DataError, FinsightError, GateError
+from finsight.errors import ArtifactError, DataError, FinsightError, GateError, ParamsError
 from finsight.pipeline import score_parts
 from finsight.pipeline.predict import Model
 from finsight.pipeline.score import ROWS, Scored, added_names, score
@@ -294,6 +295,11 @@ def test_one_file_beside_others_may_have_its_parts_beside_it(work: Work) -> None
     assert data_set.target_store(f"{work.root}/in/scored", source, one_file=True).place == str(work.root / "in/scored")
     source, files, one = data_set.source_files(str(work.root / "in"))
     assert (list(files), one) == (["a.parquet", "deep/b.parquet", "empty.parquet"], None)
+
+
+def test_several_processes_here_would_share_a_gpu() -> None:
+    with pytest.raises(ParamsError, match=r"^--workers: got 2, and here one process has the GPU; --engine ray gives each worker its own$"):
+        worker_pool("local", workers=2, gpus=True).__enter__()
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

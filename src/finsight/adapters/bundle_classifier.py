@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from finsight.adapters import onnx_graph, openvino_graph
+from finsight.adapters import cuda_graph, onnx_graph, openvino_graph
 from finsight.adapters.onnx_graph import Run
 from finsight.bundle import Manifest, read_bundle
 from finsight.environment import cores, quiet
@@ -20,6 +20,7 @@ from finsight.errors import ArtifactError
 from finsight.modeling.batching import batches, collate
 
 BATCH_TOKENS = 512  # what a layer makes of more leaves a core's cache
+GPU_BATCH_TOKENS = 16_384  # with fewer a GPU waits for the next
 WINDOW = 1024  # texts that are sorted by length together
 AHEAD = 2  # windows that are tokenised before they are computed
 CORE_BYTES = 32 * 2**20  # of a graph: one text through less of it takes another core longer to wake up for than to compute
@@ -28,13 +29,18 @@ Batch = tuple[NDArray[np.int64], list[NDArray[np.int32]]]
 """Numbers of rows (b,), and the token ids of each."""
 
 # The first word of a format is its runtime, the second the precision.
-_RUNTIMES = {"onnx": onnx_graph, "openvino": openvino_graph}
+_RUNTIMES = {"onnx": onnx_graph, "openvino": openvino_graph, "cuda": cuda_graph}
 
 
 def runs_here(name: str) -> bool:
     """Whether a format's runtime is installed and the processor has its precision."""
     runtime, precision = name.split("-", 1)
     return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_here(precision)
+
+
+def on_gpu(name: str) -> bool:
+    """Whether a format is computed on a GPU."""
+    return name.startswith("cuda-")
 
 
 class BundleClassifier:
@@ -94,7 +100,8 @@ class BundleClassifier:
     def _batches(self, texts: Sequence[str]) -> list[Batch]:
         ids = [np.asarray(e.ids, dtype=np.int32) for e in self._tokenizer.encode_batch_fast(list(texts))]
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
-        return [(rows, [ids[i] for i in rows]) for rows in batches(lengths, BATCH_TOKENS)]
+        budget = GPU_BATCH_TOKENS if on_gpu(self.format) else BATCH_TOKENS
+        return [(rows, [ids[i] for i in rows]) for rows in batches(lengths, budget)]
 
     def _fill(self, out: NDArray[np.float32], batch: Batch, run: Run) -> None:
         rows, ids = batch

@@ -24,18 +24,30 @@ def load(path: Path, _: str, threads: int, at_once: int) -> Run:
     :param at_once: calls that will run at the same time; the cores are divided among them.
     :raises ArtifactError: when ONNX Runtime can't read the file.
     """
+    return opened(path, max(1, threads // at_once), "CPUExecutionProvider")
+
+
+def opened(path: Path, threads: int, provider: str, **provided: str) -> Run:
+    """Open a graph on one of ONNX Runtime's providers.
+
+    :param threads: cores that one call may use.
+    :param provided: the provider's own options.
+    :raises ArtifactError: when ONNX Runtime can't read the file, or the provider can't begin.
+    """
     try:
         import onnxruntime as ort
     except ImportError:
         raise ArtifactError("ONNX Runtime is not installed: `pip install onnxruntime`, or choose an openvino-… format") from None
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = max(1, threads // at_once)
+    options.intra_op_num_threads = threads
     # A thread that waits for work by spinning is some per cent faster where no other process wants the core, and slower by orders of
     # magnitude where one does.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _one_line(path, "read", "; export again"):
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=[(provider, provided)])
+    if provider not in session.get_providers():  # it goes on without one that it can't load, on the processor
+        raise ArtifactError(f"{path}: ONNX Runtime can't begin {provider} here; see that CUDA and cuDNN of its version are installed")
 
     def run(tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         with _one_line(path, "compute"):

@@ -22,13 +22,14 @@ _RETRIES = 3  # of an item whose worker died; Ray Data's own default is to try f
 
 
 @contextmanager
-def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator[RayPool]:
+def ray_pool(address: str | None = None, workers: int | None = None, gpus: bool = False) -> Iterator[RayPool]:
     """Connect to a cluster while the block runs, or have one on this machine.
 
     :param address: on a machine of the cluster, ``HOST:PORT`` of its head or ``auto``; by default what ``RAY_ADDRESS`` says, else a cluster
         of our own.
-    :param workers: as many as the cluster has cores by default.
-    :raises ParamsError: when the address is one for Ray's client.
+    :param workers: as many as the cluster has cores by default, or GPUs.
+    :param gpus: whether each worker has a GPU to itself.
+    :raises ParamsError: when the address is one for Ray's client, or the cluster has no GPU.
     :raises FinsightError: when Ray is not installed.
     :raises UnreachableError: when no cluster answers there, none can be started, or it is lost while the block runs.
     """
@@ -43,7 +44,11 @@ def ray_pool(address: str | None = None, workers: int | None = None) -> Iterator
         raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave the engine at local") from None
     _connect(ray, address, workers)
     try:
-        yield RayPool(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        there = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+        if gpus and not there and not workers:
+            what = "give --workers where machines come when they are asked for, or another --graph"
+            raise ParamsError(f"Ray: no GPU in the cluster, and the format is computed on one; {what}")
+        yield RayPool(workers or max(1, there), gpus)
     except RayError as error:
         reason = str(error).strip().splitlines()[-1][:200]
         what = f"{type(error).__name__}: {reason}"
@@ -96,10 +101,12 @@ class RayPool:
     """See :class:`finsight.shard_ports.WorkerPool`.
 
     :param workers: actors, of a core each.
+    :param gpus: whether each has a GPU, too.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, gpus: bool = False) -> None:
         self._workers = workers
+        self._gpus = gpus
 
     @property
     def cores(self) -> int:
@@ -122,7 +129,7 @@ class RayPool:
         with warnings.catch_warnings():
             # Ray Data has a parameter for all but this option, and says that the way of passing others goes with 2.64.
             warnings.simplefilter("ignore")
-            per_item = {"batch_size": 1, "num_cpus": 1, "max_task_retries": _RETRIES}
+            per_item = {"batch_size": 1, "num_cpus": 1, "num_gpus": int(self._gpus), "max_task_retries": _RETRIES}
             made = given.map_batches(_Actor, fn_constructor_args=(make,), compute=actors, **per_item)
         # Closed by name: while an error's traceback holds on to it, the actors would keep their cores.
         with closing(iter(made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0))) as batches:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from finsight import located, runtime
+from finsight.adapters.bundle_classifier import on_gpu
 from finsight.bootstrap.pipeline import file_store
 from finsight.bootstrap.pools import worker_pool
 from finsight.bundle import bundle_digest, read_bundle
@@ -45,7 +46,7 @@ def score_set(
     manifest, digest = read_bundle(folder), bundle_digest(folder)
     made_of = MadeOf(f"{given.place}/{one}" if one else given.place, column, digest, graph)
     place = str(bundle) if str(bundle).startswith("models:/") else str(folder.resolve())
-    with worker_pool(engine, address, workers) as pool:
+    with worker_pool(engine, address, workers, on_gpu(graph)) as pool:
         opened = partial(open_model, place, digest, graph, pool.cores)
         added = added_names(manifest.labels, bool(manifest.polarity))
         return use_case.score_set(given, files, out, made_of, added, pool, opened, progress)

@@ -90,11 +90,11 @@ class Gradients:
         """
         data, rows = batch.data, batch.rows
         ours = np.float32(weight) * data.weights[rows]
-        width = int(self.widths(np.array([len(data.train.ids[i]) for i in rows])).max())
+        width = int(self.widths(np.array([len(data.train.ids[i]) for i in rows])).max()) if self._replay else 0
         if self._replay and self._replay.again(width):
             more = max(1, self._recipe.batch_tokens // width) - len(rows)  # that weigh nothing
             rows, ours = np.append(rows, np.repeat(rows[:1], more)), np.append(ours, np.zeros(more, dtype=np.float32))
-        tokens, mask = self._batch(Batch(data, rows), width if self._replay else 0)
+        tokens, mask = self._batch(Batch(data, rows), width)
         target, weights = to_device(self._hardware.device, data.targets[rows], ours)
         if self._replay:
             self._replay(width, [tokens, mask, target, weights, *to_device(self._hardware.device, np.array(scale, dtype=np.float32))])

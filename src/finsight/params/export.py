@@ -19,10 +19,12 @@ Format = Literal[
     "openvino-fp32",
     "openvino-bf16",
     "openvino-int8",
+    "cuda-fp32",
+    "cuda-fp16",
 ]
 """Runtime, then precision: what a format is computed with and in."""
 Program = Literal["torchscript", "torch-export"]
-EXACT = frozenset({"onnx-fp32", "onnx-fused", "openvino-fp32"})
+EXACT = frozenset({"onnx-fp32", "onnx-fused", "openvino-fp32", "cuda-fp32"})
 """Formats that differ from the checkpoint by the order of sums alone."""
 
 

@@ -28,6 +28,8 @@ FILES: dict[Format, str] = {
     "onnx-int8-dynamic": "model.int8-dynamic.onnx",
     "onnx-int8-static": "model.int8-static.onnx",
     "openvino-int8": "model.int8-static.onnx",
+    "cuda-fp32": "model.fp32.onnx",
+    "cuda-fp16": "model.fp16.onnx",
 }
 
 
