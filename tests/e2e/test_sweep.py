@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 
 import finsight
 from conftest import shipped_params, starter_rows, write_csv
+from trainings import with_gpus
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SRC = Path(finsight.__file__).parents[1]
@@ -234,17 +235,8 @@ def test_a_sweep_that_is_ended_leaves_nothing_and_goes_on(repo: Repository, how:
     assert not list((repo.root / ".dvc/tmp/finsight-sweep").iterdir())
 
 
-def with_gpus(repo: Repository, folder: Path, *names: str) -> None:
-    """Let the driver know of these GPUs."""
-    driver = folder / "bin/nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\n" + "".join(f"echo '{number}, {name}'\n" for number, name in enumerate(names)))
-    driver.chmod(0o755)
-    repo.env["PATH"] = f"{driver.parent}{os.pathsep}{repo.env['PATH']}"
-
-
 def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
-    with_gpus(repo, tmp_path, "GPU-aa11", "GPU-bb22")
+    with_gpus(repo.env, tmp_path, "GPU-aa11", "GPU-bb22")
     _, refused = repo.sweep("-S", "train.seed=1,2,3", "--workers", "3", code=1)
     assert refused.startswith("error: --workers: got 3, and there are 2 GPUs here")
     with repo.start("-S", "train.seed=7,8", "--workers", "2") as process:
@@ -257,7 +249,7 @@ def test_each_has_a_gpu_to_itself(repo: Repository, tmp_path: Path) -> None:
 
 
 def test_gpus_are_for_what_the_experiments_themselves_train_on(repo: Repository, tmp_path: Path) -> None:
-    with_gpus(repo, tmp_path, "GPU-aa11")
+    with_gpus(repo.env, tmp_path, "GPU-aa11")
     said, _ = repo.sweep("-S", "train.seed=1", "-S", "train.device=cpu", "--workers", "2")
     assert len(said) == 1
 

@@ -16,6 +16,7 @@ import optuna
 import pytest
 
 from conftest import Project
+from trainings import with_gpus
 
 SPACE = {"lr": {"low": 1.0e-4, "high": 1.0e-2, "log": True}, "epochs": {"choices": [1, 2]}}
 
@@ -76,15 +77,6 @@ def until(true: Callable[[], object], seconds: float = 240) -> None:
     while not true():
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.05)
-
-
-def with_gpus(project: Project, folder: Path) -> None:
-    """Two GPUs, as a driver shows them."""
-    driver = folder / "bin/nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\necho '0, GPU-aa11'\necho '1, GPU-bb22'\n")
-    driver.chmod(0o755)
-    project.env["PATH"] = f"{driver.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def runs(project: Project, name: str = "finsight") -> Sequence[object]:
@@ -268,7 +260,7 @@ def test_trials_learn_from_the_shards_that_are_named(
 @pytest.mark.long
 def test_each_trial_has_a_gpu_to_itself(ready: Project, copy_of: Callable[[Project], Project], tmp_path: Path) -> None:
     project = copy_of(ready)
-    with_gpus(project, tmp_path)
+    with_gpus(project.env, tmp_path, "GPU-aa11", "GPU-bb22")
     project.set(tune__space={"lr": SPACE["lr"]})
     tuned(project, "--trials", "4", "--workers", "2")
     by_gpu: dict[str, list[optuna.trial.FrozenTrial]] = {}
@@ -282,7 +274,7 @@ def test_each_trial_has_a_gpu_to_itself(ready: Project, copy_of: Callable[[Proje
 @pytest.mark.long
 def test_more_workers_than_gpus_are_refused(ready: Project, copy_of: Callable[[Project], Project], tmp_path: Path) -> None:
     project = copy_of(ready)
-    with_gpus(project, tmp_path)
+    with_gpus(project.env, tmp_path, "GPU-aa11", "GPU-bb22")
     with command(project, "--workers", "3") as process:
         _, err = process.communicate()
     assert process.returncode == 1

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from finsight.modeling.backbone import load_model
 from finsight.modeling.batching import Data, Rows
 from finsight.modeling.device import Hardware, deterministic
 from finsight.modeling.epochs import BEGIN, Step
-from finsight.modeling.optimisation import average
 from finsight.modeling.resume import Keeper
 from finsight.modeling.stream import Stream, Streamed
 from finsight.modeling.training import Fitted, Progress, fit
@@ -35,6 +33,7 @@ from finsight.pipeline.prepared_rows import PreparedRows
 from finsight.pipeline.token_shards import INDEX, Shards, write_shards
 from finsight.pipeline.training_data import read_data, training_data
 from finsight.ports import Backbone
+from trainings import written_weights
 
 SHIPPED = YAML(typ="safe").load(shipped_params())["train"]
 RECIPE: dict[str, Any] = {**SHIPPED, "epochs": 2, "lr": 4e-3, "layer_decay": 1.0, "batch_tokens": 128, "ema": 0.9, "seed": 1}
@@ -166,13 +165,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny_backbone: Path, tmp_path:
 
 
 def test_swa_of_a_stream_is_the_mean_over_its_last_rows(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[torch.Tensor] = []
-
-    def seen(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], share: float) -> None:
-        written.append(weights[0].clone())
-        average(averages, weights, share)
-
-    monkeypatch.setattr("finsight.modeling.training.average", seen)
+    written = written_weights(monkeypatch)
     kept, _, steps = run(tiny_backbone, epochs=1, swa=0.5)
     ends = np.array([p.rows for p in steps if not p.metrics])
     a_step = order_of(toy_stream()).rows_a_step(0)

@@ -29,6 +29,7 @@ from finsight.modeling.training import Fitted, Progress, fit
 from finsight.params.train import TrainParams
 from finsight.pipeline.fitting import Fitter, validation_metrics
 from finsight.ports import Backbone
+from trainings import written_weights
 
 SHIPPED = YAML(typ="safe").load(shipped_params())["train"]
 RECIPE: dict[str, Any] = {
@@ -180,13 +181,7 @@ def test_swa_is_the_mean_of_the_weights_of_the_last_steps() -> None:
 
 
 def test_what_swa_keeps_is_the_mean_of_what_the_optimiser_wrote(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[torch.Tensor] = []
-
-    def seen(averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], share: float) -> None:
-        written.append(weights[0].clone())
-        average(averages, weights, share)
-
-    monkeypatch.setattr("finsight.modeling.training.average", seen)
+    written = written_weights(monkeypatch)
     model, _, _ = run(tiny_backbone, epochs=1, swa=0.5)
     torch.testing.assert_close(next(model.parameters()).detach(), torch.stack(written[len(written) // 2 :]).mean(0))
 
