@@ -19,7 +19,7 @@ from finsight.errors import ParamsError
 def project_root(start: Path | None = None) -> Path:
     """The root of the user's clone: the nearest folder upwards that holds ``dvc.yaml``.
 
-    ``dvc exp run --temp`` works in a copy below ``.dvc/tmp/``; the copy's owner is returned then, because the
+    Jobs, sweeps and ``dvc exp run --temp`` work in copies below ``.dvc/tmp/``; the copy's owner is returned then, because the
     environment, the tracking database and the caches stand there.
     """
     here = (start or Path.cwd()).resolve()

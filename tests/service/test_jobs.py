@@ -1,7 +1,6 @@
 """Jobs over REST, down to the experiment: a real HTTP server, a real worker, the real DVC in a small repository of the project's kind."""
 
 import csv
-import fcntl
 import json
 import os
 import shutil
@@ -227,32 +226,24 @@ def test_an_experiment_is_pushed_to_a_git_remote_and_pulled_from_there_elsewhere
     assert (tmp_path / "other/weights").read_text() == "weights of 3e-05"
 
 
-def test_a_job_that_waits_for_its_turn_to_start_loses_no_attempt(small: Small, worker: Callable[[], Any]) -> None:
-    lock = small.root / ".dvc/tmp/finsight-starting"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # as another job's command does that is starting
-        worker()
-        waits, cancelled = (small.post("train", {"train.save_every": 1, "train.seed": seed}).json()["id"] for seed in (1, 2))
-        while small.http.get(f"/v1/jobs/{waits}").json()["state"] != "running":
-            time.sleep(0.1)
-        worker()
-        while small.http.get(f"/v1/jobs/{cancelled}").json()["state"] != "running":
-            time.sleep(0.1)
-        small.http.delete(f"/v1/jobs/{cancelled}")
-        assert small.ended(cancelled, 30)["state"] == "cancelled"
-        time.sleep(6)  # longer than one wait
-        assert small.http.get(f"/v1/jobs/{waits}").json()["state"] == "running"
-    done = small.ended(waits)
-    assert (done["state"], done["attempt"], done["error"]) == ("succeeded", 1, "")
-
-
-def test_experiments_that_start_at_once_do_not_take_each_others_parameters(small: Small, worker: Callable[[], Any]) -> None:
-    rates = {small.post("train", {"train.lr": rate, "train.save_every": 1}).json()["id"]: rate for rate in (1e-05, 2e-05)}
+def test_experiments_of_workers_in_one_clone_never_meet(small: Small, worker: Callable[[], Any]) -> None:
+    rates = {small.post("evaluate", {"train.lr": rate, "train.save_every": 200}).json()["id"]: rate for rate in (1e-05, 2e-05)}
     worker()
     worker()
+    while any(small.http.get(f"/v1/jobs/{job}").json()["stage"] != "train" for job in rates):
+        time.sleep(0.05)  # both are at it at once
     found = {job: small.ended(job) for job in rates}
     assert {job: (done["metrics"]["lr"], done["attempt"]) for job, done in found.items()} == {job: (rate, 1) for job, rate in rates.items()}
+    assert not list((small.root / ".dvc/tmp/finsight-jobs").iterdir())
+
+
+def test_a_configuration_that_dvc_can_t_read_is_the_job_s_error(small: Small, worker: Callable[[], Any]) -> None:
+    (small.root / ".dvc/config.local").write_text("[cache\n")
+    worker()
+    done = small.ended(small.post("train").json()["id"], 60)
+    assert done["state"] == "failed"
+    assert done["error"].startswith(f"{small.root}: DVC can't read its configuration (")
+    assert "\n" not in done["error"]
 
 
 def test_a_run_that_leaves_no_experiment_of_its_name_is_tried_again(small: Small) -> None:
@@ -284,7 +275,7 @@ def test_a_worker_killed_in_the_middle_leaves_nothing_and_its_experiment_is_made
     done = small.ended(job)
     assert (done["state"], done["attempt"]) == ("succeeded", 2)
     assert len(small.git("for-each-ref", "refs/exps").splitlines()) == 1
-    assert not [path for path in (small.root / ".dvc/tmp/exps/standalone").iterdir() if path.name.startswith("tmp")]
+    assert not list((small.root / ".dvc/tmp/finsight-jobs").iterdir())
 
 
 @pytest.mark.long

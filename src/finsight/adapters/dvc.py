@@ -70,13 +70,20 @@ def fetch(revision: str, paths: Sequence[str], folder: Path) -> None:
 
 
 def share_cache(owner: Path, clone: Path) -> None:
-    """Let another clone use the owner's cache, and its configuration that is in no commit."""
+    """Let another clone use the owner's cache, and its configuration that is in no commit.
+
+    :raises FinsightError: when DVC can't read that.
+    """
     from dvc.config import Config
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo(str(owner)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
-        local.update(repo.config.read("local"))  # with whole paths
-        local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local_cache_dir)}
+    try:
+        with Repo(str(owner)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
+            local.update(repo.config.read("local"))  # with whole paths
+            local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local_cache_dir)}
+    except DvcException as error:
+        raise FinsightError(f"{owner}: DVC can't read its configuration ({' '.join(str(error).split())[:200]}); `dvc config -l`") from None
 
 
 def makes(root: Path, targets: Sequence[str], path: str) -> bool:

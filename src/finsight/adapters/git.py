@@ -156,17 +156,6 @@ def experiment(root: Path, name: str) -> str | None:
     return next((line.split()[1] for line in found if line.partition(" ")[0].rpartition("/")[2] == name), None)
 
 
-def drop_stash(root: Path, experiment: str) -> None:
-    """Remove what DVC has stashed for an experiment that never began."""
-    stash = "refs/exps/stash"
-    listed = (_git(root, "reflog", "show", "--format=%gd %gs", stash) or "").splitlines()
-    mine = [line.partition(" ")[0] for line in listed if line.endswith(f":{experiment}")]
-    for entry in reversed(mine):  # the numbers of the newer ones don't move
-        _git(root, "reflog", "delete", "--rewrite", "--updateref", entry)
-    if mine and len(mine) == len(listed):
-        _git(root, "update-ref", "-d", stash)
-
-
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         # A path may be in any encoding.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -12,13 +11,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from finsight.adapters import leash
-from finsight.errors import UnreachableError
 from finsight.events import VARIABLE
 
 LONGEST_LINE = 4_000  # characters
@@ -32,67 +29,29 @@ _LEASHES: set[int] = set()  # of the commands that run now
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
-class StartingError(UnreachableError):
-    """Another job's command is starting, and this one's has to wait."""
-
-
-@contextlib.contextmanager
-def locked(path: Path | None, seconds: float) -> Iterator[contextlib.ExitStack]:
-    """Hold a lock file; whoever takes the stack over lets go of it later.
-
-    :raises StartingError: when another holds it all the time.
-    """
-    with contextlib.ExitStack() as stack:
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("w"))
-            end = time.monotonic() + seconds
-            while True:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                if time.monotonic() > end:
-                    raise StartingError(f"{path}: another job has been starting for {seconds:g} s")
-                time.sleep(0.05)
-        yield stack.pop_all()
-
-
 class JobProcess:
     """A running command.
 
     :param folder: of its own, for what it says of itself.
     :param silence: seconds from one :meth:`renew` to the next after which it is killed, whatever its worker does by then.
-    :param starting: a lock file that is held until it has come to a stage.
-    :param patience: seconds to wait for that.
-    :raises StartingError: when another command holds it for so long.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        cwd: Path,
-        environment: Mapping[str, str],
-        folder: Path,
-        silence: float,
-        starting: Path | None = None,
-        patience: float = 10.0,
-    ) -> None:
+    def __init__(self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], folder: Path, silence: float) -> None:
         self._told = folder / "events.jsonl"
         self._told.touch()
         self._read = 0
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
         leash.adopt_orphans()
-        with locked(starting, patience) as self._starting:
-            # In a session of its own: a terminal's Ctrl-C is the worker's to pass on.
-            self._process = subprocess.Popen(
-                [sys.executable, leash.__file__, str(silence), *command],
-                cwd=cwd,
-                env={**environment, VARIABLE: str(self._told), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        # In a session of its own: a terminal's Ctrl-C is the worker's to pass on.
+        self._process = subprocess.Popen(
+            [sys.executable, leash.__file__, str(silence), *command],
+            cwd=cwd,
+            env={**environment, VARIABLE: str(self._told), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         _LEASHES.add(self._process.pid)
         self._reader = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
         self._reader.start()
@@ -140,7 +99,6 @@ class JobProcess:
             self._reader.join(0.01)
         if self._process.stdout:
             self._process.stdout.close()
-        self._starting.close()
 
     def _events(self) -> list[dict[str, Any]]:
         with self._told.open("rb") as file:
@@ -165,7 +123,6 @@ class JobProcess:
                 for line in lines:
                     self._heard(line)
         self._heard(rest)
-        self._starting.close()
 
     def _heard(self, line: bytes) -> None:
         text = _UNPRINTABLE.sub("", line.decode("utf-8", "replace")).rstrip()[:LONGEST_LINE]
@@ -173,7 +130,6 @@ class JobProcess:
             return
         self._lines.put({"type": "log", "line": text})
         if stage := _STAGE.match(text):
-            self._starting.close()
             self._lines.put({"type": "stage", "stage": stage[1]})
 
 

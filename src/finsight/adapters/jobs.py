@@ -1,18 +1,20 @@
-"""What a job's work is in a repository: `dvc exp run --temp`, `finsight tune`, a scoring. There is no second training path."""
+"""What a job's work is in a repository: `dvc exp run`, `finsight tune`, a scoring. There is no second training path."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finsight.adapters import git
+from finsight.adapters.experiment_copies import DVC, ExperimentCopy
 from finsight.adapters.job_process import plain_environment
 from finsight.bundle import bundle_digest
 from finsight.domain.artifacts import INPUT, scored
@@ -24,6 +26,7 @@ from finsight.params.overrides import hydra, with_overrides
 from finsight.service_ports import ArtifactStore, Ending, Outcome
 
 _REPORT = {Kind.VALIDATE: "reports/validation.json", Kind.TRAIN: "reports/train.json"}
+_COPIES = Path(".dvc/tmp/finsight-jobs")
 _COLUMN = re.compile(r"\w[\w .-]{0,99}")
 _MODEL = re.compile(r"models:/[^@/]+")
 
@@ -32,21 +35,19 @@ _MODEL = re.compile(r"models:/[^@/]+")
 class Work:
     """How a job is run.
 
-    :param commands: one after the other, each only where the ones before ended well.
+    :param commands: one after the other; the next is asked for only where the ones before ended well.
     :param found: what came of it, once all have.
-    :param cleared: removes what a command has left behind.
+    :param cleared: removes what they have left behind.
     :param seconds: that it may take.
-    :param starting: lock file that is held while a command starts.
     :param given_up: removes what is kept for another attempt, once there will be none.
     """
 
-    commands: Sequence[Sequence[str]]
+    commands: Iterable[Sequence[str]]
     cwd: Path
     environment: Mapping[str, str]
     found: Callable[[], Outcome] = lambda: Outcome(Ending.SUCCEEDED)
     cleared: Callable[[], None] = lambda: None
     seconds: float = 24 * 3600.0
-    starting: Path | None = None
     given_up: Callable[[], None] = lambda: None
 
 
@@ -113,42 +114,38 @@ class RepositoryJobs:
 
     def _experiment(self, job: Job) -> Work:
         name = f"job-{job.id[:12]}"
-        options = [word for key, value in job.order.parameters.items() for word in ("-S", f"{key}={hydra(value)}")]
-        dvc = [sys.executable, "-m", "dvc"]
-        commands = [[*dvc, "exp", "run", "--temp", "-n", name, *options, str(job.order.kind)]]
-        if git.experiment(self._root, name):  # an attempt came to its end, and its worker to its own before it could say so
-            commands = []
-        if self._remote:
-            commands.append([*dvc, "exp", "push", self._remote, name])
+        # Of each attempt its own: one that has lost its lease may not have heard of it yet.
+        copy = ExperimentCopy(self._root, self._root / _COPIES / f"{name}.{job.attempt}", name)
+        overrides = [f"{key}={hydra(value)}" for key, value in job.order.parameters.items()]
+
+        def commands() -> Iterator[Sequence[str]]:
+            # Where there is one, an attempt came to its end, and its worker to its own before it could say so.
+            if not git.experiment(self._root, name):
+                yield copy.command(job.order.revision, overrides, [str(job.order.kind)])
+                copy.brought()
+            if self._remote:
+                yield [*DVC, "exp", "push", self._remote, name]
 
         def found() -> Outcome:
-            # Where several workers share a clone, a run that ends may take up another's entry of DVC's stash: then the other's command
-            # ends well without it, and the next attempt finds the experiment, or makes it.
             commit = git.experiment(self._root, name)
             if commit is None:
                 return Outcome(Ending.BROKEN, f"`dvc exp run` ended well, and there is no experiment {name}")
             return Outcome(Ending.SUCCEEDED, metrics=self._metrics(commit, job.order.kind), experiment=name)
 
-        self._clear(name)
-        starting = self._root / ".dvc/tmp/finsight-starting"
-        return Work(commands, self._root, plain_environment(), found, lambda: self._clear(name), self._seconds, starting)
+        self._forget(name)
+        return Work(commands(), self._root, plain_environment(), found, copy.clear, self._seconds)
+
+    def _forget(self, name: str) -> None:
+        """Remove the copies of killed attempts: at this experiment, and at those that no worker here has taken up again."""
+        for folder in (self._root / _COPIES).glob("*"):
+            with suppress(FileNotFoundError):
+                if folder.stem == name or time.time() - folder.stat().st_mtime > 2 * self._seconds:  # none is at work for so long
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _metrics(self, commit: str, kind: Kind) -> dict[str, float]:
         text = git.show(self._root, commit, _REPORT.get(kind, "reports/metrics.json"))
         content = json.loads(text) if text else {}
         return {key: value for key, value in content.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
-
-    def _clear(self, experiment: str) -> None:
-        """Remove what a killed run of DVC's has left: its stash, which the next run would take for its own, and its copy of the tree."""
-        git.drop_stash(self._root, experiment)
-        folder = self._root / ".dvc/tmp/exps"
-        for note in list(folder.rglob("*.run")):  # folders are about to go
-            with contextlib.suppress(OSError, ValueError):
-                about = json.loads(note.read_text(encoding="utf-8"))
-                copy = Path(about["root_dir"])
-                if about.get("name") == experiment and copy.is_relative_to(folder):
-                    shutil.rmtree(copy, ignore_errors=True)
-                    shutil.rmtree(note.parent, ignore_errors=True)
 
     def _tune(self, job: Job) -> Work:
         study = self._root / ".service/studies" / f"{job.id}.db"

@@ -1,16 +1,10 @@
-"""Experiments of DVC's at once: each is `dvc exp run` in a clone of its own for a while, with the cache that all share.
-
-`dvc exp run --temp` shares git's stash and DVC's lock with every other: of ten at once nine refuse, or with `--wait-for-lock` one takes
-up another's (docs/adr/0020-sweeps.md). In a clone there is nothing to wait for, and the user's own files are not touched.
-"""
+"""Experiments of DVC's at once, each in a copy of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections import deque
@@ -20,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from finsight.adapters import dvc, git
+from finsight.adapters.experiment_copies import ExperimentCopy
 from finsight.adapters.job_process import JobProcess, plain_environment
 from finsight.errors import FinsightError, StoppedError
 
 ATTEMPTS = 3  # at an experiment that breaks, by a kill or an outside system; one that says what is wrong is not tried again
 GRACE = 30.0  # seconds from being asked to end, in which a training saves its state, until it is killed
 TICK = 0.1
-COPIES = Path(".dvc/tmp/finsight-sweep")  # below it the project's root is the owner of .dvc (finsight.settings)
+COPIES = Path(".dvc/tmp/finsight-sweep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ class _Run:
     variant: Variant
     attempt: int
     gpu: str
-    copy: Path
+    copy: ExperimentCopy
     process: JobProcess
     stage: str = ""
     error: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +113,7 @@ class Sweep:
                             continue
                         running.remove(run)
                         free.append(run.gpu)
-                        recorded = code == 0 and git.bring(self.root, run.copy, run.variant.name)
+                        recorded = code == 0 and run.copy.brought()
                         self._clear(run)
                         if recorded:
                             ended(run.variant)
@@ -136,17 +131,11 @@ class Sweep:
         return failed
 
     def _started(self, variant: Variant, attempt: int, gpu: str, folder: Path) -> _Run:
-        copy = self.root / COPIES / variant.name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        inside = git.borrow(self.root, self.revision, copy)
-        dvc.share_cache(self.root, inside)
-        options = [word for override in variant.overrides for word in ("-S", override)]
-        command = [sys.executable, "-m", "dvc"]
-        fill = shlex.join([*command, "checkout", "-q", "--force", "--allow-missing"])
-        run = shlex.join([*command, "exp", "run", "-n", variant.name, *options, *self.targets])
+        copy = ExperimentCopy(self.root, self.root / COPIES / variant.name, variant.name)
+        command = copy.command(self.revision, variant.overrides, self.targets)
         own = Path(tempfile.mkdtemp(dir=folder))
         environment = plain_environment(OMP_NUM_THREADS=str(self.threads), **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}))
-        process = JobProcess(["sh", "-c", f"{fill} && exec {run}"], inside, environment, own, silence=0)
+        process = JobProcess(command, self.root, environment, own, silence=0)
         self.at(variant.name, "starts")
         return _Run(variant, attempt, gpu, copy, process)
 
@@ -170,7 +159,7 @@ class Sweep:
 
     def _clear(self, run: _Run) -> None:
         run.process.close()
-        shutil.rmtree(run.copy, ignore_errors=True)
+        run.copy.clear()
         self.at(run.variant.name, "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -86,13 +87,13 @@ def alone(place: Path, command: str, otherwise: str) -> Iterator[None]:
     :param otherwise: what to do but to wait for it.
     :raises ParamsError: when one is at work there.
     """
-    from finsight.adapters.job_process import StartingError, locked
-
-    try:
-        with locked(place.with_name(f"{place.name}.lock"), 0) as held, held:
-            yield
-    except StartingError:
-        raise ParamsError(f"{place}: another `finsight {command}` is at work there; wait for it, or {otherwise}") from None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(f"{place.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ParamsError(f"{place}: another `finsight {command}` is at work there; wait for it, or {otherwise}") from None
+        yield
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finsight import tracing
-from finsight.adapters.job_process import JobProcess, StartingError
+from finsight.adapters.job_process import JobProcess
 from finsight.adapters.jobs import Work
 from finsight.command import describe
 from finsight.domain.jobs import Job
@@ -141,26 +141,30 @@ class Attempt:
         return outcome
 
     def _worked(self, work: Work) -> Outcome | None:
-        until = time.monotonic() + work.seconds
-        with tempfile.TemporaryDirectory(prefix="finsight-job-") as folder:
-            for command in work.commands:
-                outcome = self._run(command, work, Path(folder), until)
-                if outcome is None or outcome.ending != Ending.SUCCEEDED:
-                    return outcome
-        return work.found()
+        until, lost = time.monotonic() + work.seconds, False
+        try:
+            with tempfile.TemporaryDirectory(prefix="finsight-job-") as folder:
+                for command in work.commands:
+                    outcome = self._run(command, work, Path(folder), until)
+                    lost = outcome is None
+                    if outcome is None or outcome.ending != Ending.SUCCEEDED:
+                        return outcome
+            return work.found()
+        finally:
+            if not lost:  # else another attempt may be at work there
+                work.cleared()
 
     def _run(self, command: Sequence[str], work: Work, folder: Path, until: float) -> Outcome | None:
         process, ending = self._started(command, work, folder, until)
         if process is None:
             return ending
-        why, kill_at, lost = None, float("inf"), False
+        why, kill_at = None, float("inf")
         try:
             while True:
                 code = process.poll()
                 word = self._tell(process)
                 now = time.monotonic()
                 if word is Word.LOST:
-                    lost = True
                     return None
                 if why is None and code is None and (why := self._reason(word, now, until, work.seconds)):
                     process.ask_to_end()
@@ -172,23 +176,16 @@ class Attempt:
                 time.sleep(TICK)
         finally:
             process.close()
-            if not lost:  # else another attempt may be at work there
-                work.cleared()
 
     def _started(self, command: Sequence[str], work: Work, folder: Path, until: float) -> tuple[JobProcess | None, Outcome | None]:
-        """The process, once it is its turn; or how the attempt ended before. The queue is asked first: the job may be another's by now."""
+        """The process; or how the attempt ended before. The queue is asked first: the job may be another's by now."""
         environment = {**work.environment, **tracing.environment(), **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
-        own = Path(tempfile.mkdtemp(dir=folder))
-        silence, patience = self.lease.seconds / 2, self.lease.seconds / 6
-        while True:
-            now = time.monotonic()
-            word = self._renewed()
-            if word is Word.LOST:
-                return None, None
-            if why := self._reason(word, now, until, work.seconds):
-                return None, why
-            with suppress(StartingError):
-                return JobProcess(command, work.cwd, environment, own, silence, work.starting, patience), None
+        word = self._renewed()
+        if word is Word.LOST:
+            return None, None
+        if why := self._reason(word, time.monotonic(), until, work.seconds):
+            return None, why
+        return JobProcess(command, work.cwd, environment, Path(tempfile.mkdtemp(dir=folder)), self.lease.seconds / 2), None
 
     def _renewed(self, events: Sequence[dict[str, Any]] = ()) -> Word:
         """Say what is new; the lease of the job and the hold on its GPU last from here on."""
