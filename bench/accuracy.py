@@ -80,6 +80,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "half the feed-forward width": {"prune": {"feed_forward": 0.5}},
     "half the weights zero": {"prune": {"magnitude": 0.5}},
     "R-Drop 0.5, 10 epochs of 512-token batches": LONG,
+    "R-Drop 0.5, 6 epochs of 512-token batches": LONG | {"epochs": 6},
     "mpnet": BASE,
     "mpnet, R-Drop 0.5, 4 epochs": BASE | {"epochs": 4, "r_drop": 0.5, "layer_decay": 0.95, "label_smoothing": 0.0, "ema": 0.98},
     "mpnet, 7 of 13 levels frozen": BASE | {"frozen_layers": 7},

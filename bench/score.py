@@ -142,11 +142,11 @@ def tokens(definition: Path) -> int:
 
 def run(checkpoint: Path, bundle: Path, texts: dict[str, str], python: Path | None, rounds: int, device: str) -> list[dict[str, Any]]:
     """Every way of ours beside every peer; the tables are printed."""
-    from finsight.adapters.bundle_classifier import runs_here
+    from finsight.adapters.bundle_classifier import on_gpu, runs_here
     from finsight.bundle import read_bundle
 
     manifest = read_bundle(bundle)
-    here = [name for name in manifest.graphs if runs_here(name)] if device == "cpu" else [HALF]
+    here = [name for name in manifest.graphs if runs_here(name) and not on_gpu(name)] if device == "cpu" else [HALF]
     longest, graph = manifest.max_length, bundle / manifest.graphs.get(FP32, "")
     sets = {"sentences": list(texts), "long mix": long_mix(list(texts), longest)}
     with ExitStack() as stack:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from dvc.api import DVCFileSystem
 from numpy.typing import NDArray
 
-from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
+from finsight.adapters.bundle_classifier import BundleClassifier, on_gpu, runs_here
 from finsight.bundle import read_bundle
 from finsight.domain.metrics import accuracy, confusion_matrix, macro_f1
 from finsight.environment import quiet
@@ -87,7 +87,7 @@ def measure(made: dict[str, Made], texts: list[str], rounds: int) -> None:
         (its, name, BundleClassifier(its.folder, name))
         for its in made.values()
         for name in read_bundle(its.folder).graphs
-        if runs_here(name)
+        if runs_here(name) and not on_gpu(name)
     ]
     for _, _, classifier in opened:
         classifier.logits(texts[:32])  # the first call plans memory

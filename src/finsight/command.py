@@ -20,7 +20,7 @@ from finsight.errors import FinsightError, StoppedError, UnreachableError
 from finsight.events import say
 
 PATH = click.Path(path_type=Path)
-_SERVICES = ("serve", "worker", "storage", "mlflow")
+_NO_SPAN = ("serve", "worker", "storage", "mlflow", "run-experiment")  # they have their own, and the last becomes another program
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def _traced() -> AbstractContextManager[None]:
     """A stage or a command is a span; services have one for each thing that they do."""
     context = click.get_current_context(silent=True)
     name = context.info_name if context and context.info_name else ""
-    if name in _SERVICES:
+    if name in _NO_SPAN:
         return nullcontext()
     stage = name.removesuffix(".py")
     return tracing.process("stage", f"stage {stage}") if stage != name else tracing.process("cli", f"finsight {name}")

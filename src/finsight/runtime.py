@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
+from finsight.adapters.onnx_graph import installed
 from finsight.bundle import MANIFEST, read_bundle
 from finsight.environment import cache_folder, cores, wanted_format
 from finsight.errors import ArtifactError
@@ -82,17 +83,17 @@ def _known(bundle: Path) -> str | None:
         named = read_json(_kept(bundle), "finsight fastest").get("format")
     except (ArtifactError, OSError):  # not measured, or the bundle is not there, which whoever opens it says
         return None
-    return named if isinstance(named, str) else None
+    return named if isinstance(named, str) and runs_here(named) else None  # a GPU may be there at one time and not at another
 
 
 def _kept(bundle: Path) -> Path:
-    """A file for each bundle (its manifest names all other digests), processor and version of a runtime."""
-    parts = [hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(), platform.machine(), _processor(), str(cores())]
-    for name in ("onnxruntime", "openvino"):
-        try:
-            parts.append(version(name))
-        except PackageNotFoundError:
-            parts.append("")
+    """A file for each bundle (its manifest names all other digests), processor, and wheel and version of a runtime."""
+    onnxruntime = installed() or ("", "")
+    parts = [hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(), platform.machine(), _processor(), str(cores()), *onnxruntime]
+    try:
+        parts.append(version("openvino"))
+    except PackageNotFoundError:
+        parts.append("")
     return cache_folder() / "fastest" / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.json"
 
 

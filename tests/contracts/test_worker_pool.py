@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 import pool_work
-from clusters import ray_cluster
 from finsight.adapters.local_pool import LocalPool
 from finsight.adapters.ray_pool import ray_pool
 from finsight.errors import DataError, ParamsError, StoppedError, UnreachableError
@@ -135,18 +134,3 @@ def test_a_cluster_that_can_t_be_started_is_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 100)))  # longer than a socket's path may be
     with pytest.raises(UnreachableError, match=r"^Ray: none could be started here \([^\n]*\); see its logs, or leave the engine at local$"):
         ray_pool(workers=1).__enter__()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("gpus", [2, 0])
-def test_each_worker_has_a_gpu_of_the_cluster_to_itself(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
-    with ray_cluster(gpus) as known:
-        for name, value in known.items():
-            monkeypatch.setenv(name, value)
-        if gpus:
-            with ray_pool(gpus=True) as pool:
-                assert set(pool.run(pool_work.gpu, list(range(8)))) == {"0", "1"}
-        else:
-            with pytest.raises(ParamsError, match=r"^Ray: no GPU in the cluster, [^\n]*--graph$"):
-                ray_pool(gpus=True).__enter__()

@@ -298,7 +298,7 @@ def test_one_file_beside_others_may_have_its_parts_beside_it(work: Work) -> None
 
 
 def test_several_processes_here_would_share_a_gpu() -> None:
-    with pytest.raises(ParamsError, match=r"^--workers: got 2, and here one process has the GPU; --engine ray gives each worker its own$"):
+    with pytest.raises(ParamsError, match=r"^--workers: got 2, and here one process has the GPU; --engine ray gives each its own, "):
         worker_pool("local", workers=2, gpus=True).__enter__()
 
 

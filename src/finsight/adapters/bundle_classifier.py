@@ -1,7 +1,8 @@
-"""A bundle as a classifier, on ONNX Runtime or OpenVINO: neither torch nor transformers is imported here."""
+"""A bundle as a classifier, on ONNX Runtime, of processors or GPUs, or OpenVINO: neither torch nor transformers is imported here."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from finsight.modeling.batching import batches, collate
 
 BATCH_TOKENS = 512  # what a layer makes of more leaves a core's cache
 GPU_BATCH_TOKENS = 16_384  # with fewer a GPU waits for the next
+GPU_AT_ONCE = 2  # batches: one is brought there while the other is computed, and more take up its memory
 WINDOW = 1024  # texts that are sorted by length together
 AHEAD = 2  # windows that are tokenised before they are computed
 CORE_BYTES = 32 * 2**20  # of a graph: one text through less of it takes another core longer to wake up for than to compute
@@ -59,7 +61,7 @@ class BundleClassifier:
             raise ArtifactError(f"{bundle}: no format {self.format!r}; the bundle has {', '.join(self.manifest.graphs)}")
         if not runs_here(self.format):
             raise ArtifactError(f"{bundle}: {self.format} can't be computed here, for want of its runtime or of a processor with it")
-        self._threads = threads or cores()
+        self._threads = min(threads or cores(), GPU_AT_ONCE if on_gpu(self.format) else sys.maxsize)
         self._path = bundle / self.manifest.graphs[self.format]
         self._tokenizer = Tokenizer.from_file(str(bundle / self.manifest.tokenizer))
         self._tokenizer.no_padding()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from finsight.adapters.gpus import gpus
 from finsight.adapters.onnx_graph import Run, opened
+from finsight.environment import quiet
 
 _PROVIDER = "CUDAExecutionProvider"
+_WARNINGS, _FATAL = 2, 4  # ONNX Runtime's levels; the first is its default
 
 
 def load(path: Path, _: str, threads: int, at_once: int) -> Run:
@@ -22,15 +24,19 @@ def load(path: Path, _: str, threads: int, at_once: int) -> Run:
     """
     import onnxruntime as ort
 
-    ort.set_default_logger_severity(4)  # what it misses is told in one line of ours
-    with redirect_stdout(StringIO()):
-        ort.preload_dlls()  # CUDA and cuDNN where pip has put them, if it has
-    return opened(path, max(1, threads // at_once), _PROVIDER, use_tf32="0")
+    ort.set_default_logger_severity(_FATAL)  # what it misses is told in one line of ours
+    try:
+        with redirect_stdout(StringIO()):
+            ort.preload_dlls()  # CUDA and cuDNN where pip has put them, if it has
+            return opened(path, max(1, threads // at_once), _PROVIDER, use_tf32="0")
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
 
 
 @cache
 def runs_here(_: str) -> bool:
     """Whether there is a GPU, and an ONNX Runtime that was built for one."""
+    quiet()  # it reports usage from its first import on
     try:
         import onnxruntime as ort
     except ImportError:

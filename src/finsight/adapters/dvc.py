@@ -74,6 +74,7 @@ def share_cache(owner: Path, clone: Path) -> None:
 
     :raises FinsightError: when DVC can't read that.
     """
+    from configobj import ConfigObjError
     from dvc.config import Config
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -82,7 +83,7 @@ def share_cache(owner: Path, clone: Path) -> None:
         with Repo(str(owner)) as repo, Config(str(clone / ".dvc")).edit("local") as local:
             local.update(repo.config.read("local"))  # with whole paths
             local["cache"] = {**local.get("cache", {}), "dir": str(repo.cache.local_cache_dir)}
-    except DvcException as error:
+    except (DvcException, ConfigObjError) as error:
         raise FinsightError(f"{owner}: DVC can't read its configuration ({' '.join(str(error).split())[:200]}); `dvc config -l`") from None
 
 

@@ -6,16 +6,16 @@ up another's (docs/adr/0020-sweeps.md). In a clone there is nothing to wait for,
 
 from __future__ import annotations
 
-import shlex
+import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from finsight.adapters import dvc, git
-
-DVC = (sys.executable, "-m", "dvc")
+from finsight.errors import FinsightError, UnreachableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,27 @@ class ExperimentCopy:
     name: str
 
     def command(self, revision: str, overrides: Sequence[str], targets: Sequence[str]) -> list[str]:
-        """Make the copy, anew if there is one; the command that runs the experiment in it.
+        """What makes the copy and runs the experiment in it; see :meth:`run`."""
+        options = [word for override in overrides for word in ("-S", override)]
+        words = [str(self.root), str(self.folder), self.name, revision, *options, *targets]
+        return [sys.executable, "-m", "finsight.cli", "run-experiment", "--", *words]
+
+    def run(self, revision: str, options: Sequence[str]) -> NoReturn:
+        """Make the copy, anew if there is one, and go on as the experiment's process in it.
 
         :param revision: commit that it begins with.
-        :param overrides: as ``-S`` takes them.
-        :param targets: stages to run up to; all where there are none.
-        :raises FinsightError: when git refuses.
+        :param options: of ``dvc exp run``: overrides, and stages to run up to.
+        :raises UnreachableError: when it can't be made.
         """
         self.clear()
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        inside = git.borrow(self.root, revision, self.folder)
-        dvc.share_cache(self.root, inside)
-        options = [word for override in overrides for word in ("-S", override)]
-        fill = shlex.join([*DVC, "checkout", "-q", "--force", "--allow-missing"])
-        run = shlex.join([*DVC, "exp", "run", "-n", self.name, *options, *targets])
-        return ["sh", "-c", f"cd {shlex.quote(str(inside))} && {fill} && exec {run}"]
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            inside = git.borrow(self.root, revision, self.folder)
+            dvc.share_cache(self.root, inside)
+        except FinsightError as error:
+            raise UnreachableError(f"no copy for the experiment: {error}") from None
+        os.chdir(inside)
+        os.execv(sys.executable, [sys.executable, "-m", "dvc", "exp", "run", "-n", self.name, *options])  # noqa: S606 - no shell is wanted
 
     def brought(self) -> bool:
         """Take the experiment over; whether there is one."""

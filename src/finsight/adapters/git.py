@@ -77,10 +77,12 @@ def borrow(root: Path, revision: str, into: Path) -> Path:
 
     :raises FinsightError: when git refuses.
     """
-    who = [f"--config=user.{key}={value.strip()}" for key in ("name", "email") if (value := _git(root, "config", "--get", f"user.{key}"))]
     top, prefix = (lines(root, "rev-parse", f"--{what}") for what in ("show-toplevel", "show-prefix"))
-    lines(root, "clone", "-q", "--shared", "--no-checkout", *who, top[0], str(into))
+    lines(root, "clone", "-q", "--shared", "--no-checkout", top[0], str(into))
     lines(into, "checkout", "-q", "--detach", revision)
+    for key in ("user.name", "user.email"):
+        if value := _git(root, "config", "--get", key):
+            lines(into, "config", key, value.strip())
     return into / (prefix[0] if prefix else "")
 
 
@@ -106,10 +108,11 @@ def lines(root: Path, *arguments: str) -> list[str]:
 
     :raises FinsightError: when it fails: that it says nothing must not be taken for an answer.
     """
-    said = _git(root, *arguments)
-    if said is None:
-        raise FinsightError(f"`git {' '.join(arguments)}` fails in {root}; run it there to see why")
-    return said.splitlines()
+    done = _run(root, *arguments)
+    if done is None or done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] if done else ["git is not installed"]
+        raise FinsightError(f"`git {' '.join(arguments)}` fails in {root} ({' '.join(why)}); run it there to see more")
+    return done.stdout.splitlines()
 
 
 def revision(root: Path) -> str:
@@ -139,9 +142,9 @@ def show(root: Path, revision: str, path: str) -> str | None:
     return _git(root, "show", f"{revision}:{path}")
 
 
-def uncommitted(root: Path) -> list[str]:
-    """Files in git that shape a result and are changed since the last commit."""
-    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--", *SHAPING, "params.yaml")
+def uncommitted(root: Path, *paths: str) -> list[str]:
+    """Files in git that shape a result, these paths among them, and are changed since the last commit."""
+    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--", *SHAPING, "params.yaml", ".dvc", *paths)
     return ["what `git status` can't tell"] if found is None else sorted(entry[3:] for entry in found.split("\0") if entry)
 
 
@@ -157,9 +160,14 @@ def experiment(root: Path, name: str) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
+    done = _run(root, *arguments)
+    return done.stdout if done and done.returncode == 0 else None
+
+
+def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """None where there is no git."""
     try:
         # A path may be in any encoding.
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", errors="backslashreplace")
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", errors="backslashreplace")
     except FileNotFoundError:
         return None
-    return done.stdout if done.returncode == 0 else None

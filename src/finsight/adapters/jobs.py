@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finsight.adapters import git
-from finsight.adapters.experiment_copies import DVC, ExperimentCopy
+from finsight.adapters.experiment_copies import ExperimentCopy
 from finsight.adapters.job_process import plain_environment
 from finsight.bundle import bundle_digest
 from finsight.domain.artifacts import INPUT, scored
@@ -27,6 +27,7 @@ from finsight.service_ports import ArtifactStore, Ending, Outcome
 
 _REPORT = {Kind.VALIDATE: "reports/validation.json", Kind.TRAIN: "reports/train.json"}
 _COPIES = Path(".dvc/tmp/finsight-jobs")
+_KEPT = 2 * 86_400.0  # seconds; another worker here may let its jobs take longer than this one
 _COLUMN = re.compile(r"\w[\w .-]{0,99}")
 _MODEL = re.compile(r"models:/[^@/]+")
 
@@ -123,8 +124,8 @@ class RepositoryJobs:
             if not git.experiment(self._root, name):
                 yield copy.command(job.order.revision, overrides, [str(job.order.kind)])
                 copy.brought()
-            if self._remote:
-                yield [*DVC, "exp", "push", self._remote, name]
+            if self._remote and git.experiment(self._root, name):
+                yield [sys.executable, "-m", "dvc", "--wait-for-lock", "exp", "push", self._remote, name]
 
         def found() -> Outcome:
             commit = git.experiment(self._root, name)
@@ -132,14 +133,15 @@ class RepositoryJobs:
                 return Outcome(Ending.BROKEN, f"`dvc exp run` ended well, and there is no experiment {name}")
             return Outcome(Ending.SUCCEEDED, metrics=self._metrics(commit, job.order.kind), experiment=name)
 
-        self._forget(name)
+        self._forget(name, job.attempt)
         return Work(commands(), self._root, plain_environment(), found, copy.clear, self._seconds)
 
-    def _forget(self, name: str) -> None:
-        """Remove the copies of killed attempts: at this experiment, and at those that no worker here has taken up again."""
+    def _forget(self, name: str, attempt: int) -> None:
+        """Remove the copies of killed attempts: earlier ones at this experiment, and those that no worker here has taken up again."""
         for folder in (self._root / _COPIES).glob("*"):
             with suppress(FileNotFoundError):
-                if folder.stem == name or time.time() - folder.stat().st_mtime > 2 * self._seconds:  # none is at work for so long
+                earlier = folder.stem == name and int(folder.suffix[1:]) < attempt
+                if earlier or time.time() - folder.stat().st_mtime > max(2 * self._seconds, _KEPT):
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _metrics(self, commit: str, kind: Kind) -> dict[str, float]:
@@ -177,12 +179,12 @@ def check_committed(root: Path, params: Params) -> None:
 
     :raises GateError: when a file that shapes the result is changed and not committed, or a corpus in use is in no commit.
     """
-    if changed := git.uncommitted(root):
+    paths = {name: Path(params.corpora[name].path) for name in (*params.ingest.corpora, *params.ingest.unlabelled)}
+    known = {name: [str(path), *(f"{place}.dvc" for place in (path, *path.parents) if place.name)] for name, path in paths.items()}
+    if changed := git.uncommitted(root, *(place for places in known.values() for place in places)):
         raise GateError(f"{', '.join(changed[:3])}: changed and not committed; commit first, so that the result says what it came from")
-    for name in (*params.ingest.corpora, *params.ingest.unlabelled):
-        path = Path(params.corpora[name].path)
-        pointers = [f"{place}.dvc" for place in (path, *path.parents) if place.name]
-        if not git.tracked(root, str(path), *pointers):
+    for name, path in paths.items():
+        if not git.tracked(root, *known[name]):
             raise GateError(f"corpus {name}: {path}.dvc is not committed, so no experiment would see its files; `git add` and commit it")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,19 @@ from finsight.errors import ArtifactError
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Token ids and attention mask, both (b, longest) → logits (b, k). May be called from several threads at a time."""
+
+
+GPU_WHEEL = "onnxruntime-gpu"
+
+
+def installed() -> tuple[str, str] | None:
+    """The wheel that ONNX Runtime comes from and its version: two have the same module, one of them computes on GPUs, too."""
+    for wheel in ("onnxruntime", GPU_WHEEL):
+        try:
+            return wheel, version(wheel)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def load(path: Path, _: str, threads: int, at_once: int) -> Run:
@@ -48,6 +62,7 @@ def opened(path: Path, threads: int, provider: str, **provided: str) -> Run:
         session = ort.InferenceSession(str(path), options, providers=[(provider, provided)])
     if provider not in session.get_providers():  # it goes on without one that it can't load, on the processor
         raise ArtifactError(f"{path}: ONNX Runtime can't begin {provider} here; see that CUDA and cuDNN of its version are installed")
+    session.disable_fallback()  # it would go on on the processor after a failure of the GPU, too
 
     def run(tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         with _one_line(path, "compute"):

@@ -6,12 +6,15 @@ import logging
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from finsight.adapters.bundle_classifier import on_gpu
+from finsight.adapters.onnx_graph import GPU_WHEEL, installed
 from finsight.bundle import Manifest, bundle_digest, read_bundle
 from finsight.errors import ArtifactError
 from finsight.files import atomic_folder
@@ -52,7 +55,7 @@ def package(bundle: Path, target: Path) -> None:
             artifacts={BUNDLE: str(staged)},
             signature=signature(manifest),
             input_example=_EXAMPLE,
-            pip_requirements=[f"{name}=={version(name)}" for name in _needed(manifest)],
+            pip_requirements=list(_needed(manifest)),
             code_paths=[str(Path(__file__).parents[1])],
         )
         _forget_where_it_was_made(folder)
@@ -60,9 +63,14 @@ def package(bundle: Path, target: Path) -> None:
             raise ArtifactError(f"{target / WITHIN}: not the bytes of {bundle}; is the disk full, or is something writing there?")
 
 
-def _needed(manifest: Manifest) -> tuple[str, ...]:
+def _needed(manifest: Manifest) -> Iterator[str]:
     """What computes the bundle's reference, and the rest; its other formats are used where their runtime is there."""
-    return (*_NEEDED, "openvino") if next(iter(manifest.graphs)).startswith("openvino") else _NEEDED
+    reference = next(iter(manifest.graphs))
+    for name in (*_NEEDED, "openvino") if reference.startswith("openvino") else _NEEDED:
+        if name == "onnxruntime" and (found := installed()):
+            yield f"{GPU_WHEEL if on_gpu(reference) else name}=={found[1]}"
+        else:
+            yield f"{name}=={version(name)}"
 
 
 def _forget_where_it_was_made(folder: Path) -> None:

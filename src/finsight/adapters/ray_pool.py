@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from finsight.adapters.gpus import gpus as these_gpus
 from finsight.adapters.network import no_answer
 from finsight.environment import cores, quiet
 from finsight.errors import FinsightError, ParamsError, UnreachableError
@@ -42,12 +43,13 @@ def ray_pool(address: str | None = None, workers: int | None = None, gpus: bool 
         from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
     except ImportError:
         raise FinsightError("Ray is not installed: `pip install 'finsight[scale]'`, or leave the engine at local") from None
-    _connect(ray, address, workers)
+    own = _connect(ray, address, workers, gpus)
     try:
         there = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
-        if gpus and not there and not workers:
-            what = "give --workers where machines come when they are asked for, or another --graph"
-            raise ParamsError(f"Ray: no GPU in the cluster, and the format is computed on one; {what}")
+        if gpus and there < (workers or 1) and (own or not workers):  # Ray would wait for them to come, without a word
+            what = "lower --workers" if there else "give --workers where machines come when they are asked for"
+            line = f"Ray: {there} GPUs in the cluster for {workers or 1} workers, and the format is computed on one; {what}"
+            raise ParamsError(f"{line}, or name another --graph")
         yield RayPool(workers or max(1, there), gpus)
     except RayError as error:
         reason = str(error).strip().splitlines()[-1][:200]
@@ -61,8 +63,11 @@ def ray_pool(address: str | None = None, workers: int | None = None, gpus: bool 
         ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None, workers: int | None) -> None:
-    """:raises UnreachableError: when no cluster answers, or none can be started."""
+def _connect(ray: Any, address: str | None, workers: int | None, gpus: bool) -> bool:
+    """Whether the cluster is one of our own.
+
+    :raises UnreachableError: when no cluster answers, or none can be started.
+    """
     known = os.environ.get("RAY_ADDRESS")
     named = address or f"RAY_ADDRESS={known}"
     address = address or known or "local"
@@ -71,7 +76,8 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         raise ParamsError(f"{named}: give HOST:PORT or auto on a machine of the cluster; `ray job submit` brings the command there")
     if address not in ("auto", "local") and (why := no_answer(f"http://{address}")):
         raise UnreachableError(f"{named}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
-    own = {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE} if address == "local" else {}
+    most = workers or max(cores(), len(these_gpus()) if gpus else 0)  # a worker has a core of Ray's count, whatever it has of a GPU
+    own = {"num_cpus": most, "include_dashboard": False, "object_store_memory": _STORE} if address == "local" else {}
     try:
         with nullcontext() if own else _tried_once():
             ray.init(address, **own, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -81,6 +87,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
             raise UnreachableError(f"Ray: none could be started here ({reason}); see its logs, or leave the engine at local") from None
         line = f"{named}: no Ray cluster that can be used ({reason}); check the address, the versions, and RAY_AUTH_MODE"
         raise UnreachableError(line) from None
+    return bool(own)
 
 
 @contextmanager

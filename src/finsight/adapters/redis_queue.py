@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -162,7 +163,10 @@ class RedisQueue:
         """See :class:`~finsight.service_ports.JobQueue`."""
         found = self._run(lua.TAKE, worker, round(self._lease * 1000), *self._tries)
         job = self.get(found[0]) if found else None
-        return Lease(job, int(found[1]), self._lease, job.attempt >= self._tries[0]) if job else None
+        if not job:
+            return None
+        attempt = int(found[2])  # by the time of the second call the job may be another's
+        return Lease(replace(job, attempt=attempt), int(found[1]), self._lease, attempt >= self._tries[0])
 
     def tell(self, lease: Lease, number: int, events: Sequence[Mapping[str, Any]] = ()) -> Word:
         """See :class:`~finsight.service_ports.JobQueue`."""

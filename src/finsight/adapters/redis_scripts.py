@@ -119,10 +119,10 @@ if not id then return false end
 local token = redis.call('INCR', P .. 'numbers')
 redis.call('ZREM', P .. 'queue', id)
 redis.call('ZADD', P .. 'leases', now() + tonumber(ARGV[2]), id)
-redis.call('HINCRBY', job(id), 'attempt', 1)
+local attempt = redis.call('HINCRBY', job(id), 'attempt', 1)
 set(id, 'token', token, 'told', 0, 'worker', ARGV[1], 'started', now(), 'stage', '', 'progress', 0)
 state(id, 'running', '')
-return {id, token}
+return {id, token, attempt}
 """
 )
 

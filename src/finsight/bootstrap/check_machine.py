@@ -109,6 +109,10 @@ def folders() -> str:
 
 
 def _version(name: str) -> str | None:
+    from finsight.adapters.onnx_graph import installed
+
+    if name == "onnxruntime":
+        return found[1] if (found := installed()) else None
     try:
         return version(name)
     except PackageNotFoundError:

@@ -21,7 +21,8 @@ def worker_pool(engine: str, address: str | None = None, workers: int | None = N
     """
     if engine == "local":
         if gpus and workers not in (None, 1):
-            raise ParamsError(f"--workers: got {workers}, and here one process has the GPU; --engine ray gives each worker its own")
+            other = "--engine ray gives each its own, --graph onnx-… needs none"
+            raise ParamsError(f"--workers: got {workers}, and here one process has the GPU; {other}")
         from finsight.adapters.local_pool import LocalPool
 
         yield LocalPool(workers or 1)

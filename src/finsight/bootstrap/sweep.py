@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from finsight.bootstrap.search import alone, share_of_cores, shared_gpus
 from finsight.errors import FinsightError, ParamsError
 from finsight.params.overrides import parsed
 
 MEASURE, REPORT = "validation_macro_f1", "reports/train.json"
+
+
+def run_experiment(root: Path, folder: Path, name: str, revision: str, options: Sequence[str]) -> NoReturn:
+    """See :meth:`finsight.adapters.experiment_copies.ExperimentCopy.run`."""
+    from finsight.adapters.experiment_copies import ExperimentCopy
+
+    ExperimentCopy(root, folder, name).run(revision, options)
 
 
 def sweep(overrides: Sequence[str], targets: Sequence[str], workers: int, prefix: str, stop: Callable[[], bool]) -> str:

@@ -21,7 +21,7 @@ from finsight.cli.provenance import lineage, reproduce, verify
 from finsight.cli.registry import models, registry
 from finsight.cli.services import gc, mlflow, pull, push, storage
 from finsight.cli.sweeps import sweep
-from finsight.cli.workers import score_object, worker
+from finsight.cli.workers import run_experiment, score_object, worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +33,7 @@ def main(context: click.Context, profile: Path | None) -> None:
     context.with_resource(profiled(profile))
 
 
-MODELS = (tune, sweep, join, predict, score, explain, fastest, serve, worker, score_object, openapi)
+MODELS = (tune, sweep, join, predict, score, explain, fastest, serve, worker, run_experiment, score_object, openapi)
 REGISTRY = (models, registry, verify, lineage, reproduce)
 SERVICE = (policy, audit, backup, restore, doctor)
 for command in (backbone, corpus, shards, summary, metrics, compare, *MODELS, *REGISTRY, storage, push, pull, gc, mlflow, *SERVICE):

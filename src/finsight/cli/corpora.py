@@ -65,7 +65,7 @@ def corpus_add(name: str, source: str, sha256: str | None, revision: str | None)
         labels = ["negative", "neutral", "positive"]
         click.secho(f"warning: {error}", fg="yellow", err=True)
     folder, origin = add_corpus(name, source, load_settings(), sha256, revision)
-    click.echo(f"{folder} is under DVC, and {folder}.dvc is staged in git: commit it, or `dvc exp run --temp` will not see it.")
+    click.echo(f"{folder} is under DVC, and {folder}.dvc is staged in git: commit it, or no job and no sweep will see it.")
     click.echo(f"SHA-256 {origin.sha256}, recorded there" + ("." if sha256 else "; with --sha256 only the very same would be taken."))
     click.echo()
     click.echo(propose(name, folder, labels, origin.source, bootstrap.reader))

@@ -80,7 +80,7 @@ def predict(texts: tuple[str, ...], bundle: Path, graph: str | None, as_json: bo
 @click.option("--graph", help="Format of the bundle to use; the fastest that is known here by default.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who scores a data set.")
 @click.option("--address", help="Of a Ray cluster: HOST:PORT or auto; RAY_ADDRESS, else one of this command's own by default.")
-@click.option("--workers", type=click.IntRange(1), help="Processes at once; this one with all its cores, or one a core of the Ray cluster.")
+@click.option("--workers", type=click.IntRange(1), help="Processes at once; this one with all its cores, or one a core or GPU of Ray.")
 @edge
 def score(
     source: str, target: str, text: str, bundle: Path, graph: str | None, engine: str, address: str | None, workers: int | None

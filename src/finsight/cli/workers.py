@@ -48,6 +48,20 @@ def worker(bundle: Path, health: str | None) -> None:
             working.run(stop)
 
 
+@click.command("run-experiment", hidden=True)
+@click.argument("root", type=PATH)
+@click.argument("folder", type=PATH)
+@click.argument("name")
+@click.argument("revision")
+@click.argument("options", nargs=-1)
+@edge
+def run_experiment(root: Path, folder: Path, name: str, revision: str, options: tuple[str, ...]) -> None:
+    """Run an experiment of DVC's in a copy of the clone: what a worker runs for a job, and a sweep."""
+    from finsight.bootstrap.sweep import run_experiment
+
+    run_experiment(root, folder, name, revision, options)
+
+
 @click.command("score-object", hidden=True)
 @click.argument("words", nargs=6, metavar="TENANT INPUT COLUMN RESULT BUNDLE DIGEST")
 @edge

@@ -141,18 +141,16 @@ class Attempt:
         return outcome
 
     def _worked(self, work: Work) -> Outcome | None:
-        until, lost = time.monotonic() + work.seconds, False
+        until = time.monotonic() + work.seconds
         try:
             with tempfile.TemporaryDirectory(prefix="finsight-job-") as folder:
                 for command in work.commands:
                     outcome = self._run(command, work, Path(folder), until)
-                    lost = outcome is None
                     if outcome is None or outcome.ending != Ending.SUCCEEDED:
                         return outcome
             return work.found()
         finally:
-            if not lost:  # else another attempt may be at work there
-                work.cleared()
+            work.cleared()
 
     def _run(self, command: Sequence[str], work: Work, folder: Path, until: float) -> Outcome | None:
         process, ending = self._started(command, work, folder, until)
