@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from finsight.adapters.bundle_classifier import BundleClassifier, runs_here
-from finsight.adapters.onnx_graph import installed
+from finsight.adapters.onnx_graph import GPU_WHEEL, installed
 from finsight.bundle import MANIFEST, read_bundle
 from finsight.environment import cache_folder, cores, wanted_format
 from finsight.errors import ArtifactError
@@ -83,13 +83,21 @@ def _known(bundle: Path) -> str | None:
         named = read_json(_kept(bundle), "finsight fastest").get("format")
     except (ArtifactError, OSError):  # not measured, or the bundle is not there, which whoever opens it says
         return None
-    return named if isinstance(named, str) and runs_here(named) else None  # a GPU may be there at one time and not at another
+    return named if isinstance(named, str) and runs_here(named) else None
 
 
 def _kept(bundle: Path) -> Path:
-    """A file for each bundle (its manifest names all other digests), processor, and wheel and version of a runtime."""
+    """A file for each bundle (its manifest names all digests), processor, wheel and version of a runtime, and whether there is a GPU."""
     onnxruntime = installed() or ("", "")
-    parts = [hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(), platform.machine(), _processor(), str(cores()), *onnxruntime]
+    gpu = str(onnxruntime[0] == GPU_WHEEL and runs_here("cuda-fp32"))
+    parts = [
+        hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(),
+        platform.machine(),
+        _processor(),
+        str(cores()),
+        *onnxruntime,
+        gpu,
+    ]
     try:
         parts.append(version("openvino"))
     except PackageNotFoundError:

@@ -244,7 +244,9 @@ def test_a_copy_that_can_t_be_made_is_tried_again(small: Small, worker: Callable
     while "no copy for the experiment: " not in (log := small.http.get(f"/v1/jobs/{job}/log").text):
         time.sleep(0.1)
     assert f"{small.root}: DVC can't read its configuration (" in log
-    assert small.http.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running"), "it may be mended, and is tried again"
+    while (now := small.http.get(f"/v1/jobs/{job}").json())["state"] == "running":
+        time.sleep(0.1)
+    assert (now["state"], now["attempt"]) == ("queued", 1), "it may be mended, and is tried again"
 
 
 def test_a_run_that_leaves_no_experiment_of_its_name_is_tried_again(small: Small) -> None:
@@ -351,6 +353,8 @@ def test_a_tree_that_an_experiment_would_not_see_is_refused_with_the_reason(smal
     assert answer.json()["detail"].startswith("corpus mine: data/external/mine.dvc is not committed, so no experiment would see its files")
     assert small.post("train").status_code == 201
     small.git("add", "data/external")
+    staged = small.post("train", {"ingest.corpora": ["starter", "mine"]})
+    assert (staged.status_code, "mine.dvc: changed and not committed" in staged.json()["detail"]) == (409, True)
     small.git("commit", "-qm", "the corpus")
     assert small.post("train", {"ingest.corpora": ["starter", "mine"]}).status_code == 201
 

@@ -95,8 +95,9 @@ def test_a_damaged_answer_is_measured_anew_and_an_unknown_pin_is_named(
     monkeypatch.delenv("FINSIGHT_FORMAT", raising=False)
     runtime.keep(bundle, runtime.measure(bundle))
     (kept,) = (tmp_path / "fastest").iterdir()
-    kept.write_text("{")
-    assert runtime.choice(bundle) is None
+    for damaged in ("{", '{"format": "x"}', '{"format": "cuda-fp64"}'):
+        kept.write_text(damaged)
+        assert runtime.choice(bundle) is None
     monkeypatch.setenv("FINSIGHT_FORMAT", "onnx-fp64")
     with pytest.raises(ArtifactError, match="no format 'onnx-fp64'; the bundle has onnx-fp32, onnx-int8"):
         load(bundle)

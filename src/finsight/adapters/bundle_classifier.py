@@ -36,7 +36,7 @@ _RUNTIMES = {"onnx": onnx_graph, "openvino": openvino_graph, "cuda": cuda_graph}
 
 def runs_here(name: str) -> bool:
     """Whether a format's runtime is installed and the processor has its precision."""
-    runtime, precision = name.split("-", 1)
+    runtime, _, precision = name.partition("-")
     return runtime in _RUNTIMES and _RUNTIMES[runtime].runs_here(precision)
 
 

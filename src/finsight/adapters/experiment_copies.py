@@ -42,8 +42,11 @@ class ExperimentCopy:
 
         :param revision: commit that it begins with.
         :param options: of ``dvc exp run``: overrides, and stages to run up to.
+        :raises FinsightError: when the folder is none for copies.
         :raises UnreachableError: when it can't be made.
         """
+        if not self.folder.resolve().is_relative_to((self.root / ".dvc/tmp").resolve()):
+            raise FinsightError(f"{self.folder}: not below .dvc/tmp of {self.root}, where copies are made and removed")
         self.clear()
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)

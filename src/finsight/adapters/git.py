@@ -110,8 +110,9 @@ def lines(root: Path, *arguments: str) -> list[str]:
     """
     done = _run(root, *arguments)
     if done is None or done.returncode:
-        why = done.stderr.strip().splitlines()[-1:] if done else ["git is not installed"]
-        raise FinsightError(f"`git {' '.join(arguments)}` fails in {root} ({' '.join(why)}); run it there to see more")
+        said = done.stderr.strip().splitlines() if done else ["git is not installed"]
+        why = said[-1] if said else f"exit code {done.returncode if done else ''}"
+        raise FinsightError(f"`git {' '.join(arguments)}` fails in {root} ({why}); run it there to see more")
     return done.stdout.splitlines()
 
 
@@ -142,9 +143,9 @@ def show(root: Path, revision: str, path: str) -> str | None:
     return _git(root, "show", f"{revision}:{path}")
 
 
-def uncommitted(root: Path, *paths: str) -> list[str]:
-    """Files in git that shape a result, these paths among them, and are changed since the last commit."""
-    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--", *SHAPING, "params.yaml", ".dvc", *paths)
+def uncommitted(root: Path) -> list[str]:
+    """Files in git that shape a result and are changed since the last commit."""
+    found = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no", "--", *SHAPING, "params.yaml", ".dvc")
     return ["what `git status` can't tell"] if found is None else sorted(entry[3:] for entry in found.split("\0") if entry)
 
 

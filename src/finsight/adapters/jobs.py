@@ -104,6 +104,7 @@ class RepositoryJobs:
         order = job.order
         if order.kind is Kind.SCORE:
             return self._score(order)
+        self._forget(_experiment(job), job.attempt)
         now = self.order(order.kind, order.parameters, order.tenant, order.owner)
         if now.content != order.content:
             raise GateError(f"the repository has moved from {order.revision[:12]} to {now.revision[:12]} since, or its data has; ask again")
@@ -114,7 +115,7 @@ class RepositoryJobs:
                 return self._experiment(job)
 
     def _experiment(self, job: Job) -> Work:
-        name = f"job-{job.id[:12]}"
+        name = _experiment(job)
         # Of each attempt its own: one that has lost its lease may not have heard of it yet.
         copy = ExperimentCopy(self._root, self._root / _COPIES / f"{name}.{job.attempt}", name)
         overrides = [f"{key}={hydra(value)}" for key, value in job.order.parameters.items()]
@@ -133,14 +134,14 @@ class RepositoryJobs:
                 return Outcome(Ending.BROKEN, f"`dvc exp run` ended well, and there is no experiment {name}")
             return Outcome(Ending.SUCCEEDED, metrics=self._metrics(commit, job.order.kind), experiment=name)
 
-        self._forget(name, job.attempt)
         return Work(commands(), self._root, plain_environment(), found, copy.clear, self._seconds)
 
     def _forget(self, name: str, attempt: int) -> None:
         """Remove the copies of killed attempts: earlier ones at this experiment, and those that no worker here has taken up again."""
         for folder in (self._root / _COPIES).glob("*"):
             with suppress(FileNotFoundError):
-                earlier = folder.stem == name and int(folder.suffix[1:]) < attempt
+                number = folder.suffix[1:]
+                earlier = folder.stem == name and number.isdecimal() and int(number) < attempt
                 if earlier or time.time() - folder.stat().st_mtime > max(2 * self._seconds, _KEPT):
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -174,17 +175,22 @@ class RepositoryJobs:
         return Work([command], self._root, plain_environment(), found, given_up=given_up, seconds=self._seconds)
 
 
+def _experiment(job: Job) -> str:
+    """The name of a job's experiment."""
+    return f"job-{job.id[:12]}"
+
+
 def check_committed(root: Path, params: Params) -> None:
     """Make sure that what an experiment sees is what lies in the clone.
 
     :raises GateError: when a file that shapes the result is changed and not committed, or a corpus in use is in no commit.
     """
-    paths = {name: Path(params.corpora[name].path) for name in (*params.ingest.corpora, *params.ingest.unlabelled)}
-    known = {name: [str(path), *(f"{place}.dvc" for place in (path, *path.parents) if place.name)] for name, path in paths.items()}
-    if changed := git.uncommitted(root, *(place for places in known.values() for place in places)):
+    if changed := git.uncommitted(root):
         raise GateError(f"{', '.join(changed[:3])}: changed and not committed; commit first, so that the result says what it came from")
-    for name, path in paths.items():
-        if not git.tracked(root, *known[name]):
+    for name in (*params.ingest.corpora, *params.ingest.unlabelled):
+        path = Path(params.corpora[name].path)
+        pointers = [f"{place}.dvc" for place in (path, *path.parents) if place.name]
+        if not git.tracked(root, str(path), *pointers):
             raise GateError(f"corpus {name}: {path}.dvc is not committed, so no experiment would see its files; `git add` and commit it")
 
 

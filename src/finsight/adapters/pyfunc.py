@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from finsight.adapters.bundle_classifier import on_gpu
-from finsight.adapters.onnx_graph import GPU_WHEEL, installed
+from finsight.adapters.onnx_graph import installed
 from finsight.bundle import Manifest, bundle_digest, read_bundle
 from finsight.errors import ArtifactError
 from finsight.files import atomic_folder
@@ -65,12 +64,9 @@ def package(bundle: Path, target: Path) -> None:
 
 def _needed(manifest: Manifest) -> Iterator[str]:
     """What computes the bundle's reference, and the rest; its other formats are used where their runtime is there."""
-    reference = next(iter(manifest.graphs))
-    for name in (*_NEEDED, "openvino") if reference.startswith("openvino") else _NEEDED:
-        if name == "onnxruntime" and (found := installed()):
-            yield f"{GPU_WHEEL if on_gpu(reference) else name}=={found[1]}"
-        else:
-            yield f"{name}=={version(name)}"
+    for name in (*_NEEDED, "openvino") if next(iter(manifest.graphs)).startswith("openvino") else _NEEDED:
+        found = installed() if name == "onnxruntime" else None
+        yield "==".join(found or (name, version(name)))
 
 
 def _forget_where_it_was_made(folder: Path) -> None:

@@ -47,9 +47,9 @@ def ray_pool(address: str | None = None, workers: int | None = None, gpus: bool 
     try:
         there = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
         if gpus and there < (workers or 1) and (own or not workers):  # Ray would wait for them to come, without a word
-            what = "lower --workers" if there else "give --workers where machines come when they are asked for"
-            line = f"Ray: {there} GPUs in the cluster for {workers or 1} workers, and the format is computed on one; {what}"
-            raise ParamsError(f"{line}, or name another --graph")
+            remedies = ["lower --workers"] if there else [] if own else ["give --workers where machines come when they are asked for"]
+            line = f"Ray: {there} GPUs in the cluster for {workers or 1} workers, and the format is computed on one"
+            raise ParamsError(f"{line}; {', or '.join([*remedies, 'name another --graph'])}")
         yield RayPool(workers or max(1, there), gpus)
     except RayError as error:
         reason = str(error).strip().splitlines()[-1][:200]
@@ -76,8 +76,10 @@ def _connect(ray: Any, address: str | None, workers: int | None, gpus: bool) -> 
         raise ParamsError(f"{named}: give HOST:PORT or auto on a machine of the cluster; `ray job submit` brings the command there")
     if address not in ("auto", "local") and (why := no_answer(f"http://{address}")):
         raise UnreachableError(f"{named}: no Ray cluster there ({why}); check the address, or `ray start --head` on that machine")
-    most = workers or max(cores(), len(these_gpus()) if gpus else 0)  # a worker has a core of Ray's count, whatever it has of a GPU
-    own = {"num_cpus": most, "include_dashboard": False, "object_store_memory": _STORE} if address == "local" else {}
+    own: dict[str, Any] = {}
+    if address == "local":
+        most = workers or max(cores(), len(these_gpus()) if gpus else 0)  # a worker has a core of Ray's count, whatever it has of a GPU
+        own = {"num_cpus": most, "include_dashboard": False, "object_store_memory": _STORE}
     try:
         with nullcontext() if own else _tried_once():
             ray.init(address, **own, log_to_driver=False, logging_level=logging.CRITICAL)
