@@ -170,7 +170,7 @@ def changed(params: Params, changes: dict[str, Any]) -> dict[str, Any]:
 def recipe(changes: dict[str, Any]) -> str:
     """The digest of what a run's outcome depends on in params.yaml."""
     params = bootstrap.load_params()
-    unheard = {"seed", "save_every", "launch", "device", "threads", "determinism", "precision"} | (
+    unheard = {"seed", "save_every", "launch", "device", "threads", "determinism", "precision", "stream"} | (
         set() if changes.get("teacher") else {"distillation"}
     )
     unheard |= set() if PruneParams.model_validate(changed(params, changes)["prune"]).on else {"prune"}
@@ -181,7 +181,8 @@ def recipe(changes: dict[str, Any]) -> str:
         for key, value in changed(params, changes).items()
         if key not in unheard and not (key in LATER and value == off[key].default)
     }
-    return hashlib.sha256(repr((sorted(train.items(), key=str), params.prepare)).encode()).hexdigest()[:24]
+    prepare = params.prepare.model_dump(exclude={"engine", "workers"})
+    return hashlib.sha256(json.dumps([train, prepare], sort_keys=True).encode()).hexdigest()[:24]
 
 
 def which_run(which: str, name: str, seed: int, texts: Path | None) -> dict[str, Any]:
