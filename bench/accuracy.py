@@ -58,6 +58,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "focal 1": {"focal": 1.0},
     "focal 2": {"focal": 2.0},
     "AWP 0.005": {"awp": 0.005},
+    "AWP 0.001": {"awp": 0.001},
     "SWA, last half": {"swa": 0.5},
     "SWA, last half, constant rate": {"swa": 0.5, "schedule": "constant"},
     "6 epochs": {"epochs": 6},
