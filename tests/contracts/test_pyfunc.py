@@ -15,7 +15,7 @@ import pytest
 
 import finsight
 from conftest import REPO, Project
-from finsight.bundle import bundle_digest
+from finsight.bundle import bundle_digest, read_bundle
 from finsight.errors import ArtifactError
 from servers import free_port, wait_for
 
@@ -50,6 +50,14 @@ def test_no_file_is_a_pickle(packaged: Path) -> None:
 
 def test_it_says_nothing_of_the_machine_it_was_made_on(packaged: Path) -> None:
     assert "/" not in (packaged / "MLmodel").read_text().replace("artifacts/bundle", "")
+
+
+def test_the_wheel_for_gpus_is_pinned_where_it_is_the_one(packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsight.adapters import pyfunc
+
+    monkeypatch.setattr(pyfunc, "installed", lambda: ("onnxruntime-gpu", "1.31.1"))
+    needed = list(pyfunc._needed(read_bundle(packaged / "artifacts/bundle")))
+    assert [line for line in needed if line.startswith("onnxruntime")] == ["onnxruntime-gpu==1.31.1"]
 
 
 def test_what_it_needs_is_pinned_and_small(packaged: Path) -> None:

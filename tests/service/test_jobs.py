@@ -249,6 +249,23 @@ def test_a_copy_that_can_t_be_made_is_tried_again(small: Small, worker: Callable
     assert (now["state"], now["attempt"]) == ("queued", 1), "it may be mended, and is tried again"
 
 
+def test_an_attempt_removes_the_copies_of_earlier_ones_alone(small: Small) -> None:
+    copies = small.root / ".dvc/tmp/finsight-jobs"
+    names = {
+        "job-000000000000.1",
+        "job-000000000000.2",
+        "job-000000000000.3",
+        "job-000000000000",
+        "job-000000000001.1",
+        "job-000000000002.1",
+    }
+    for name in names:
+        (copies / name).mkdir(parents=True)
+    os.utime(copies / "job-000000000002.1", (0, 0))  # nobody can be at work there any more
+    small.jobs.work(Job("0" * 32, small.jobs.order(Kind.TRAIN, {}, "a", "of-a"), State.RUNNING, 2, 0.0))
+    assert {path.name for path in copies.iterdir()} == names - {"job-000000000000.1", "job-000000000002.1"}
+
+
 def test_a_run_that_leaves_no_experiment_of_its_name_is_tried_again(small: Small) -> None:
     """Else the job would show what was committed, or staged, as its own."""
     (small.root / "reports/train.json").write_text('{"lr": 0.5}')
@@ -352,6 +369,9 @@ def test_a_tree_that_an_experiment_would_not_see_is_refused_with_the_reason(smal
     assert answer.status_code == 409
     assert answer.json()["detail"].startswith("corpus mine: data/external/mine.dvc is not committed, so no experiment would see its files")
     assert small.post("train").status_code == 201
+    (small.root / ".dvc/config").write_text("[core]\n    autostage = true\n")
+    assert small.post("train").json()["detail"].startswith(".dvc/config: changed and not committed; ")
+    small.git("checkout", "-q", ".dvc/config")
     small.git("add", "data/external")
     staged = small.post("train", {"ingest.corpora": ["starter", "mine"]})
     assert (staged.status_code, "mine.dvc: changed and not committed" in staged.json()["detail"]) == (409, True)
