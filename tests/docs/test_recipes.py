@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,11 +15,9 @@ def printed() -> list[list[str]]:
     said = subprocess.check_output([sys.executable, "bench/accuracy.py"], cwd=ROOT, text=True, env=environment)
     rows = []
     for line in said.splitlines()[1:]:
-        cells, start = [], 0
-        for width in WIDTHS:
-            cells.append(line[start : start + width].strip().replace("-", "–") if start > 76 else line[start : start + width].strip())
-            start += width
-        rows.append(cells)
+        ends = list(accumulate(WIDTHS, initial=0))
+        cells = [line[start:end].strip() for start, end in pairwise(ends)]
+        rows.append(["–" if cell == "-" else cell for cell in cells])
     return rows
 
 

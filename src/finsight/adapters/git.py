@@ -110,8 +110,7 @@ def lines(root: Path, *arguments: str) -> list[str]:
     """
     done = _run(root, *arguments)
     if done is None or done.returncode:
-        said = done.stderr.strip().splitlines() if done else ["git is not installed"]
-        why = said[-1] if said else f"exit code {done.returncode if done else ''}"
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1] if done else "git is not installed"
         raise FinsightError(f"`git {' '.join(arguments)}` fails in {root} ({why}); run it there to see more")
     return done.stdout.splitlines()
 

@@ -104,7 +104,7 @@ class RepositoryJobs:
         order = job.order
         if order.kind is Kind.SCORE:
             return self._score(order)
-        self._forget(_experiment(job), job.attempt)
+        self._forget(_name(job), job.attempt)
         now = self.order(order.kind, order.parameters, order.tenant, order.owner)
         if now.content != order.content:
             raise GateError(f"the repository has moved from {order.revision[:12]} to {now.revision[:12]} since, or its data has; ask again")
@@ -115,7 +115,7 @@ class RepositoryJobs:
                 return self._experiment(job)
 
     def _experiment(self, job: Job) -> Work:
-        name = _experiment(job)
+        name = _name(job)
         # Of each attempt its own: one that has lost its lease may not have heard of it yet.
         copy = ExperimentCopy(self._root, self._root / _COPIES / f"{name}.{job.attempt}", name)
         overrides = [f"{key}={hydra(value)}" for key, value in job.order.parameters.items()]
@@ -175,7 +175,7 @@ class RepositoryJobs:
         return Work([command], self._root, plain_environment(), found, given_up=given_up, seconds=self._seconds)
 
 
-def _experiment(job: Job) -> str:
+def _name(job: Job) -> str:
     """The name of a job's experiment."""
     return f"job-{job.id[:12]}"
 
